@@ -1,0 +1,49 @@
+# Two commands matter to a newcomer: `make demo` and `make test`. Everything else is listed by `make help`.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PACKAGES := contracts $(wildcard libs/*) $(wildcard services/*)
+INSTALLED := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install lock demo up test check format clean
+
+help:  ## list the commands
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## install everything into .venv
+
+$(INSTALLED): requirements.lock pyproject.toml $(PACKAGES:%=%/pyproject.toml)
+	@command -v $(PYTHON) >/dev/null || { echo "Python 3.11 is needed: $(PYTHON) was not found (set PYTHON=...)" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check "uv==0.13.9"
+	$(BIN)/uv pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation $(PACKAGES:%=-e %)
+	@touch $@
+
+lock:  ## pin every dependency again, with hashes
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+	  pyproject.toml --group dev $(foreach p,$(PACKAGES),--no-emit-package converter-$(notdir $(p))) -o requirements.lock
+
+demo: $(INSTALLED)  ## convert a real model through the whole stack; MODEL=path.onnx IMAGES=dir for your own
+	@$(BIN)/python -m converter.devstack demo $(if $(MODEL),--model "$(MODEL)") $(if $(IMAGES),--images "$(IMAGES)")
+
+up: $(INSTALLED)  ## run the stack on loopback until Ctrl-C; addresses and credentials go to .dev/stack.env
+	@$(BIN)/python -m converter.devstack up
+
+test: $(INSTALLED)  ## run the whole suite
+	$(BIN)/pytest -q
+
+check: $(INSTALLED)  ## formatting, lint, types, import layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(INSTALLED)  ## format and fix what can be fixed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove the stack's data
+	rm -rf .dev

@@ -30,6 +30,7 @@ class JobCreated(Fact, frozen=True, kw_only=True, tag="job.created"):
     job_id: str
     request: JobRequest
     expires_at: Timestamp
+    warnings: tuple[str, ...] = ()
 
 
 class StageStarted(Fact, frozen=True, kw_only=True, tag="stage.started"):

@@ -64,7 +64,7 @@ FAILURES: dict[str, Failure] = {
 }
 
 
-def job_error(  # noqa: PLR0913 - the facts of a failure, each optional but the first two
+def job_error(
     code: str,
     message: str,
     *,

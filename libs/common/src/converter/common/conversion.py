@@ -55,7 +55,7 @@ class ConversionRefused(Exception):  # noqa: N818 - a refusal is an outcome, not
         hint: what to change, where more is known than the code's own hint.
     """
 
-    def __init__(  # noqa: PLR0913 - the facts of a failure
+    def __init__(
         self,
         code: str,
         message: str,

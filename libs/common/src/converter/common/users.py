@@ -1,0 +1,122 @@
+"""Which job of a user is active, and which jobs a user has.
+
+The lock is a pointer to the user's latest job and is held exactly while that job is active. There is no release that
+could be lost: whoever wants the lock looks at the job that it points to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
+
+from converter.common.bus import Bus, EventBusUnavailable, WrongSequence
+from converter.common.eventlog import RETRY_PAUSE_S, SETTLE_TIMEOUT_S, JobLog
+from converter.common.lifecycle import State
+from converter.common.topology import ACTIVE_JOBS, JOBS_BY_USER, bucket_key, bucket_stream
+from converter.contracts.facts import JobDeleted
+from converter.contracts.job import JobRecord, Timestamp, moment, timestamp
+
+CLAIM_GRACE = timedelta(seconds=30)
+"""A pointer older than this whose job was never created belongs to a gateway that died in between."""
+
+
+class UserHasActiveJob(Exception):  # noqa: N818 - an expected answer
+    """The user's lock is held by `job_id`; `active` is that job, or `None` while it is being created."""
+
+    def __init__(self, job_id: str, active: JobRecord | None) -> None:
+        super().__init__(f"job {job_id} of this user is active")
+        self.job_id, self.active = job_id, active
+
+
+class _Pointer(Struct, frozen=True):
+    job_id: str
+    claimed_at: Timestamp
+
+
+def user_key(client_id: str, user_id: str) -> str:
+    """`<client>.<user>` in a subject: the client percent-encoded, dots of the user (it has no `=`) as `=`."""
+    return f"{quote(client_id, safe='').replace('.', '%2E')}.{user_id.replace('.', '=')}"
+
+
+class ActiveJobs:
+    """At most one active job for each (client, user).
+
+    Args:
+        bus: the connection.
+        job_log: tells whether the job that holds a lock is still active.
+        grace: how long a claim may stand without its job.
+    """
+
+    def __init__(self, bus: Bus, job_log: JobLog, *, grace: timedelta = CLAIM_GRACE) -> None:
+        self._bus, self._log, self._grace = bus, job_log, grace
+
+    async def holder(self, client_id: str, user_id: str) -> UserHasActiveJob | None:
+        """Who holds the lock now; a look, not a claim."""
+        pointer, _ = await self._pointer(bucket_key(ACTIVE_JOBS, user_key(client_id, user_id)))
+        return await self._held_by(pointer) if pointer else None
+
+    async def claim(self, client_id: str, user_id: str, job_id: str) -> None:
+        """Take the lock for `job_id`, right before its `job.created` is published.
+
+        Raises:
+            UserHasActiveJob: another job holds it.
+            EventBusUnavailable: it could not be found out; the claim may stand, and heals after the grace.
+        """
+        subject = bucket_key(ACTIVE_JOBS, user_key(client_id, user_id))
+        payload = msgspec.json.encode(_Pointer(job_id, timestamp()))
+        give_up_at = time.monotonic() + SETTLE_TIMEOUT_S
+        while True:
+            try:
+                pointer, sequence = await self._pointer(subject)
+                if pointer and pointer.job_id == job_id:
+                    return
+                if pointer and (held := await self._held_by(pointer)):
+                    raise held
+                await self._bus.store(subject, payload, expected=sequence)
+            except WrongSequence:
+                continue
+            except EventBusUnavailable:
+                if time.monotonic() >= give_up_at:
+                    raise
+                await asyncio.sleep(RETRY_PAUSE_S)
+            else:
+                return
+
+    async def _pointer(self, subject: str) -> tuple[_Pointer | None, int]:
+        found = await self._bus.last(bucket_stream(ACTIVE_JOBS), subject)
+        return (msgspec.json.decode(found.data, type=_Pointer), found.sequence) if found else (None, 0)
+
+    async def _held_by(self, pointer: _Pointer) -> UserHasActiveJob | None:
+        state = await self._log.read(pointer.job_id)
+        if state is None:
+            if datetime.now(UTC) - moment(pointer.claimed_at) < self._grace:
+                return UserHasActiveJob(pointer.job_id, None)
+            # Its gateway may only be asleep: from here on its job.created is refused.
+            state = await self._log.append(pointer.job_id, _supersede)
+        return UserHasActiveJob(pointer.job_id, state) if isinstance(state, JobRecord) and state.active else None
+
+
+def _supersede(state: State) -> JobDeleted | None:
+    return JobDeleted(at=timestamp(), reason="superseded") if state is None else None
+
+
+class UserJobs:
+    """The ids of a user's jobs. Written before the job is created, so an id may have no job."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def add(self, client_id: str, user_id: str, job_id: str) -> None:
+        """List `job_id` among the user's jobs."""
+        await self._bus.store(bucket_key(JOBS_BY_USER, f"{user_key(client_id, user_id)}.{job_id}"), b"")
+
+    async def newest_first(self, client_id: str, user_id: str) -> list[str]:
+        """Every id, newest first (ids are UUIDv7 and sort by time)."""
+        pattern = bucket_key(JOBS_BY_USER, f"{user_key(client_id, user_id)}.*")
+        found = await self._bus.subjects(bucket_stream(JOBS_BY_USER), pattern)
+        return sorted((subject.rpartition(".")[2] for subject in found), reverse=True)

@@ -1,0 +1,39 @@
+"""Real servers for the tests that need them, each on free ports and with data of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from converter.common.bus import Bus
+from converter.common.eventlog import JobLog
+from converter.common.provision import provision
+from converter.common.settings import NatsSettings
+from converter.common.topology import Tuning
+from converter.devstack.nats_server import NatsServer
+
+ACK_WAIT_S = 2.0
+
+
+@pytest.fixture
+async def nats_server(tmp_path: Path) -> AsyncIterator[NatsServer]:
+    """A provisioned server; a silent worker loses its message after `ACK_WAIT_S`."""
+    server = NatsServer(tmp_path / "nats")
+    await server.start()
+    async with await Bus.connect(NatsSettings(nats_url=server.url), name="provisioner") as bus:
+        await provision(bus, Tuning(ack_wait_s=ACK_WAIT_S))
+    yield server
+    await server.kill()
+
+
+@pytest.fixture
+async def bus(nats_server: NatsServer) -> AsyncIterator[Bus]:
+    async with await Bus.connect(NatsSettings(nats_url=nats_server.url), name="test") as connected:
+        yield connected
+
+
+@pytest.fixture
+def job_log(bus: Bus) -> JobLog:
+    return JobLog(bus, "test")

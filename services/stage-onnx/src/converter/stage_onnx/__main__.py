@@ -1,0 +1,16 @@
+"""The stage `onnx`: data, and a converter."""
+
+from __future__ import annotations
+
+from converter.common.stage.entry import run_stage
+from converter.common.stage.policy import StageSpec
+from converter.contracts.job import Stage
+
+STAGE = StageSpec(
+    stage=Stage.ONNX,
+    inputs=("model",),
+    converters={"reference": "converter.stage_onnx.reference:convert"},
+)
+
+if __name__ == "__main__":
+    run_stage(STAGE)

@@ -1,0 +1,279 @@
+"""A stage's worker does each job's stage once, whatever happens to it and to others."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+from pathlib import Path
+
+import msgspec
+import pytest
+from jobs import AT, created
+from waiting import eventually
+
+from converter.common.bus import Bus
+from converter.common.consumer import consume
+from converter.common.eventlog import JobLog
+from converter.common.identifiers import uuid7
+from converter.common.isolation import Confinement, Isolation
+from converter.common.lifecycle import State
+from converter.common.settings import NatsSettings, StageSettings
+from converter.common.stage.attempt import Bench
+from converter.common.stage.policy import StageSpec
+from converter.common.stage.runner import StageRunner
+from converter.common.storage import ArtifactStore, open_local
+from converter.common.topology import EVENTS, PROGRESS, stage_durable
+from converter.common.workers import Presence, alive
+from converter.contracts import subjects
+from converter.contracts.facts import JobCancelled, JobCompleted, JobCreated, JobFailed, StageCompleted, StageStarted
+from converter.contracts.job import JobRecord, JobStatus, Model, Stage
+from converter.contracts.live import ProgressReported
+from converter.devstack.nats_server import NatsServer
+
+NAME = stage_durable(Stage.ONNX)
+BEAT_S = 0.4
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> ArtifactStore:
+    return open_local(tmp_path / "objects")
+
+
+StartWorker = Callable[..., AbstractAsyncContextManager[asyncio.Event]]
+
+
+@pytest.fixture
+def worker(nats_server: NatsServer, store: ArtifactStore, tmp_path: Path) -> StartWorker:
+    """Starts a worker of stage-onnx with one of the converters for tests; the value is the event that stops it."""
+
+    @contextlib.asynccontextmanager
+    async def start(
+        converter: str, *, max_attempts: int = 3, alive_in_bucket: bool = True
+    ) -> AsyncIterator[asyncio.Event]:
+        stop = asyncio.Event()
+        spec = StageSpec(
+            stage=Stage.ONNX, inputs=("model",), converters={"reference": f"converters_for_tests:{converter}"}
+        )
+        async with (
+            await Bus.connect(NatsSettings(nats_url=nats_server.url), name=NAME) as bus,
+            Isolation(confinement=Confinement(sources=(Path(__file__).parent,))) as isolation,
+        ):
+            log = JobLog(bus, NAME)
+            presence = Presence(bus, NAME, concurrency=2)
+            bench = Bench(
+                spec,
+                bus=bus,
+                job_log=log,
+                store=store,
+                isolation=isolation,
+                settings=StageSettings(work_dir=tmp_path, stage_timeout_s=60, stage_memory_mb=1024),
+                draining=stop,
+                look_s=BEAT_S,
+            )
+            runner = StageRunner(
+                Stage.ONNX, bus=bus, job_log=log, bench=bench, presence=presence, max_attempts=max_attempts
+            )
+            async with presence.shown(BEAT_S) if alive_in_bucket else contextlib.nullcontext():
+                consuming = asyncio.create_task(consume(bus, EVENTS, NAME, runner.handle, concurrency=2, stop=stop))
+                try:
+                    yield stop
+                finally:
+                    stop.set()
+                    await consuming
+
+    return start
+
+
+Post = Callable[[], Awaitable[str]]
+
+
+@pytest.fixture
+def post(job_log: JobLog, store: ArtifactStore) -> Post:
+    """Posts a job that ends with stage-onnx."""
+
+    async def post_job() -> str:
+        job_id = uuid7()
+        stored = await store.put(f"jobs/{job_id}/input/model", b"model")
+        model = Model(filename="m.onnx", **msgspec.structs.asdict(stored))
+        fact = created(job_id, last_stage=Stage.ONNX)
+        fact = msgspec.structs.replace(fact, request=msgspec.structs.replace(fact.request, model=model))
+        await job_log.append(job_id, lambda _: fact)
+        return job_id
+
+    return post_job
+
+
+def running(state: State) -> bool:
+    return isinstance(state, JobRecord) and state.status is JobStatus.RUNNING
+
+
+def announced(state: State) -> bool:
+    return isinstance(state, JobRecord) and state.announced
+
+
+async def finished(job_log: JobLog, job_id: str, *, within_s: float = 20) -> JobRecord:
+    state = await job_log.wait(job_id, announced, timeout_s=within_s)
+    assert isinstance(state, JobRecord)
+    return state
+
+
+async def settled(bus: Bus) -> bool:
+    info = await bus.api(f"CONSUMER.INFO.{EVENTS}.{NAME}")
+    return bool(info["num_ack_pending"] == 0 and info["num_pending"] == 0)
+
+
+async def test_a_stage_is_done_once_and_its_artifact_is_whole(
+    worker: StartWorker, post: Post, job_log: JobLog, store: ArtifactStore, bus: Bus, tmp_path: Path
+) -> None:
+    job_id = await post()
+    async with worker("copying"):
+        job = await finished(job_log, job_id)
+        await eventually(partial(settled, bus))
+    facts = [type(event.fact) for event in await job_log.history(job_id)]
+    assert facts == [JobCreated, StageStarted, StageCompleted, JobCompleted]
+    assert job.status is JobStatus.COMPLETED
+    assert job.warnings == ("only copied",)
+    state = job.stages[Stage.ONNX]
+    assert state.artifact is not None
+    assert state.report is not None
+    assert state.log is not None
+    await store.fetch(state.artifact, tmp_path / "artifact")
+    assert (tmp_path / "artifact").read_bytes() == b"model!"
+    await store.fetch(state.report, tmp_path / "report")
+    report = msgspec.json.decode((tmp_path / "report").read_bytes())
+    assert report["inputs"] == ["model"]
+    assert report["run"]["peak_memory_bytes"] > 0
+    await store.fetch(state.log, tmp_path / "log")
+    assert "copying one input" in (tmp_path / "log").read_text()
+    told = await bus.last(PROGRESS, subjects.progress(Stage.ONNX, job_id))
+    assert told is not None
+    assert msgspec.json.decode(told.data, type=ProgressReported).fraction == 1.0
+    assert not list(tmp_path.glob("converter-*")), "an attempt's files are gone with it"
+
+
+@pytest.mark.parametrize(("converter", "code"), [("refusing", "model_unsupported"), ("dying", "stage_crashed")])
+async def test_a_conversion_that_fails_fails_the_job_with_its_reason(
+    worker: StartWorker, post: Post, job_log: JobLog, bus: Bus, converter: str, code: str
+) -> None:
+    job_id = await post()
+    async with worker(converter):
+        job = await finished(job_log, job_id)
+        await eventually(partial(settled, bus))
+    assert job.status is JobStatus.FAILED
+    assert job.error is not None
+    assert (job.error.code, job.error.stage) == (code, Stage.ONNX)
+    assert job.error.hint
+    assert isinstance((await job_log.history(job_id))[-1].fact, JobFailed)
+
+
+async def test_a_cancelled_job_stops_its_conversion_within_two_seconds(
+    worker: StartWorker, post: Post, job_log: JobLog, bus: Bus, tmp_path: Path
+) -> None:
+    job_id = await post()
+    async with worker("endless"):
+        await job_log.wait(job_id, running, timeout_s=10)
+        await job_log.append(job_id, lambda _: JobCancelled(at=AT))
+        await bus.emit(subjects.cancel(job_id), b"")
+        began = time.monotonic()
+        await eventually(partial(settled, bus), within_s=5)
+        assert time.monotonic() - began < 2
+    assert [type(event.fact) for event in await job_log.history(job_id)] == [JobCreated, StageStarted, JobCancelled]
+    assert not list(tmp_path.glob("converter-*"))
+
+
+async def test_a_draining_worker_gives_its_job_to_another_without_charge(
+    worker: StartWorker, post: Post, job_log: JobLog
+) -> None:
+    job_id = await post()
+    async with worker("endless") as stop:
+        await job_log.wait(job_id, running, timeout_s=10)
+        stop.set()
+    async with worker("copying"):
+        job = await finished(job_log, job_id)
+    assert (job.stages[Stage.ONNX].attempt, job.stages[Stage.ONNX].charged) == (2, 1)
+
+
+async def test_a_job_whose_worker_died_is_taken_over_and_the_attempts_are_limited(
+    worker: StartWorker, post: Post, job_log: JobLog
+) -> None:
+    job_id = await post()
+    for attempt in (1, 2):
+        await job_log.append(
+            job_id,
+            lambda _, attempt=attempt: StageStarted(at=AT, stage=Stage.ONNX, attempt=attempt, worker="dead"),  # type: ignore[misc]  # bound per loop
+        )
+    async with worker("copying", max_attempts=2):
+        job = await finished(job_log, job_id)
+    assert job.error is not None
+    assert job.error.code == "stage_crashed"
+    assert "2 attempts" in job.error.message
+
+
+async def test_a_job_that_a_living_worker_holds_is_left_to_it(
+    worker: StartWorker, post: Post, job_log: JobLog, bus: Bus
+) -> None:
+    job_id = await post()
+    other = Presence(bus, NAME, concurrency=1)
+    async with other.shown(BEAT_S):
+        await job_log.append(job_id, lambda _: StageStarted(at=AT, stage=Stage.ONNX, attempt=1, worker=other.worker))
+        async with worker("copying"):
+
+            async def put_back() -> bool:
+                info = await bus.api(f"CONSUMER.INFO.{EVENTS}.{NAME}")
+                return int(info["num_redelivered"]) >= 1
+
+            await eventually(put_back)
+            assert running(await job_log.read(job_id))
+            assert len(await alive(bus)) == 2
+
+
+async def test_a_worker_that_was_overtaken_stops_and_stores_nothing(
+    worker: StartWorker, post: Post, job_log: JobLog, store: ArtifactStore, bus: Bus, tmp_path: Path
+) -> None:
+    job_id = await post()
+    second = Presence(bus, NAME, concurrency=1)
+    async with second.shown(BEAT_S), worker("endless"):
+        await job_log.wait(job_id, running, timeout_s=10)
+        assert list(tmp_path.glob("converter-*"))
+        await job_log.append(job_id, lambda _: StageStarted(at=AT, stage=Stage.ONNX, attempt=2, worker=second.worker))
+
+        async def stopped() -> bool:
+            return not list(tmp_path.glob("converter-*"))
+
+        await eventually(stopped)
+    assert [info async for info in store.list(f"jobs/{job_id}/onnx/")] == []
+    job = await job_log.read(job_id)
+    assert isinstance(job, JobRecord)
+    assert job.stages[Stage.ONNX].worker == second.worker
+
+
+async def test_a_store_that_is_away_costs_no_attempt(
+    worker: StartWorker, post: Post, job_log: JobLog, tmp_path: Path
+) -> None:
+    job_id = await post()
+    (tmp_path / "objects").rename(tmp_path / "away")
+    async with worker("copying"):
+
+        def given_back(state: State) -> bool:
+            return isinstance(state, JobRecord) and state.stages[Stage.ONNX].attempt >= 1 and not running(state)
+
+        await job_log.wait(job_id, given_back, timeout_s=10)
+        (tmp_path / "away").rename(tmp_path / "objects")
+        job = await finished(job_log, job_id)
+    assert job.status is JobStatus.COMPLETED
+    assert job.stages[Stage.ONNX].charged == 1
+
+
+async def test_two_workers_share_the_jobs_and_do_none_twice(worker: StartWorker, post: Post, job_log: JobLog) -> None:
+    job_ids = [await post() for _ in range(12)]
+    async with worker("copying"), worker("copying"):
+        jobs = [await finished(job_log, job_id) for job_id in job_ids]
+    assert all(job.status is JobStatus.COMPLETED for job in jobs)
+    facts = [event.fact for job_id in job_ids for event in await job_log.history(job_id)]
+    completions = [fact for fact in facts if isinstance(fact, StageCompleted)]
+    assert len(completions) == len(job_ids)
+    assert len({fact.worker for fact in completions}) == 2

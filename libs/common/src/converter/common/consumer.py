@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import structlog
 
+from converter.common.background import background
 from converter.common.bus import Bus, BusRefused, Delivery, EventBusUnavailable
 from converter.common.failpoint import failpoint
 from converter.common.topology import SECOND
@@ -123,12 +124,8 @@ async def _kept(delivery: Delivery, every_s: float) -> AsyncIterator[None]:
             with contextlib.suppress(EventBusUnavailable):
                 await delivery.in_progress()
 
-    telling = asyncio.create_task(tell())
-    try:
+    async with background(tell):
         yield
-    finally:
-        telling.cancel()
-        await asyncio.gather(telling, return_exceptions=True)
 
 
 async def _pause(stop: asyncio.Event, seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Places at which a test ends the process, as a power cut would: `FAILPOINT=before:publish`.
+"""Places at which a test ends or freezes the process: `FAILPOINT=before:publish`, `FAILPOINT=before:create:SIGSTOP`.
 
 This reads the environment itself, so that a place costs one call of an empty function where nobody asks for it.
 """
@@ -9,17 +9,19 @@ import os
 import signal
 from typing import Literal
 
-Place = Literal["pull", "state", "start", "fetch", "convert", "store", "publish", "announce", "ack"]
-_WANTED = os.environ.get("FAILPOINT", "")
+Moment = Literal["before", "after"]
+Place = Literal["pull", "state", "start", "fetch", "convert", "store", "publish", "announce", "ack", "claim", "create"]
+_moment, _, _rest = os.environ.get("FAILPOINT", "").partition(":")
+_place, _, _signal = _rest.partition(":")
 
 
-def _die_here(moment: Literal["before", "after"], place: Place) -> None:
-    if f"{moment}:{place}" == _WANTED:
-        os.kill(os.getpid(), signal.SIGKILL)
+def _hit(moment: Moment, place: Place) -> None:
+    if (moment, place) == (_moment, _place):
+        os.kill(os.getpid(), signal.Signals[_signal or "SIGKILL"])
 
 
-def _nothing(moment: Literal["before", "after"], place: Place) -> None:
+def _nothing(moment: Moment, place: Place) -> None:
     """No failpoint is set."""
 
 
-failpoint = _die_here if _WANTED else _nothing
+failpoint = _hit if _moment else _nothing

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 import msgspec
 import structlog
 
+from converter.common.background import background
 from converter.common.bus import Bus, EventBusUnavailable
 from converter.common.topology import WORKERS, bucket_key, bucket_stream
 from converter.contracts.job import timestamp
@@ -51,23 +52,22 @@ class Presence:
         Raises:
             EventBusUnavailable: the first entry could not be made.
         """
+
+        async def keep_renewing() -> None:
+            while True:
+                await asyncio.sleep(renew_s)
+                try:
+                    await self._renew()
+                except EventBusUnavailable as error:
+                    log.warning("worker.presence_not_renewed", error=str(error))
+
         await self._renew()
-        renewing = asyncio.create_task(self._keep_renewing(renew_s))
         try:
-            yield
+            async with background(keep_renewing):
+                yield
         finally:
-            renewing.cancel()
-            await asyncio.gather(renewing, return_exceptions=True)
             with contextlib.suppress(EventBusUnavailable):
                 await self._bus.store(self._key, b"", headers={"KV-Operation": "DEL"})
-
-    async def _keep_renewing(self, renew_s: float) -> None:
-        while True:
-            await asyncio.sleep(renew_s)
-            try:
-                await self._renew()
-            except EventBusUnavailable as error:
-                log.warning("worker.presence_not_renewed", error=str(error))
 
     async def _renew(self) -> None:
         status = WorkerStatus(

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import structlog
 
+from converter.common.background import background
 from converter.common.bus import Bus, EventBusUnavailable
 from converter.common.conversion import ConversionTask
 from converter.common.eventlog import JobLog
@@ -74,8 +74,9 @@ class Bench:
             StorageUnavailable: inputs or artifacts could not be moved.
         """
         prefix = f"jobs/{job.job_id}/{self._spec.stage}/{attempt}"
+        live = Live(self._bus, self._spec.stage, job.job_id, attempt)
         async with (
-            Live(self._bus, self._spec.stage, job.job_id, attempt) as live,
+            live.told(),
             self._interrupt(job.job_id, attempt, worker) as interrupted,
             _workdir(self._settings.work_dir) as workdir,
         ):
@@ -180,19 +181,8 @@ class Bench:
             await self._draining.wait()
             interrupted.set()
 
-        async with self._bus.hear(subjects.cancel(job_id), heard), _background(keep_looking, drain):
+        async with self._bus.hear(subjects.cancel(job_id), heard), background(keep_looking, drain):
             yield interrupted
-
-
-@contextlib.asynccontextmanager
-async def _background(*works: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    tasks = [asyncio.create_task(work()) for work in works]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from typing import Self
+from collections.abc import AsyncIterator
 
 import msgspec
 
+from converter.common.background import background
 from converter.common.bus import Bus, EventBusUnavailable
 from converter.contracts import subjects
 from converter.contracts.job import Stage, timestamp
@@ -19,7 +20,7 @@ LINES_AT_ONCE = 200
 
 
 class Live:
-    """One attempt's progress and log, published in the background while the context is open.
+    """One attempt's progress and log, published in the background.
 
     What comes faster than it can be told is left out: of progress all but the last, of log lines the oldest. The
     whole log is kept as an object.
@@ -44,19 +45,20 @@ class Live:
         """Add a log line."""
         self._lines.append(text)
 
-    async def __aenter__(self) -> Self:
-        self._telling = asyncio.create_task(self._keep_telling())
-        return self
+    @contextlib.asynccontextmanager
+    async def told(self) -> AsyncIterator[None]:
+        """Publish while the context is open, and what is left at its end."""
 
-    async def __aexit__(self, *exc_info: object) -> None:
-        self._telling.cancel()
-        await asyncio.gather(self._telling, return_exceptions=True)
-        await self._tell()
+        async def keep_telling() -> None:
+            while True:
+                await self._tell()
+                await asyncio.sleep(EVERY_S)
 
-    async def _keep_telling(self) -> None:
-        while True:
+        try:
+            async with background(keep_telling):
+                yield
+        finally:
             await self._tell()
-            await asyncio.sleep(EVERY_S)
 
     async def _tell(self) -> None:
         with contextlib.suppress(EventBusUnavailable):

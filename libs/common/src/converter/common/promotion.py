@@ -1,0 +1,58 @@
+"""Whether an artifact has to be uploaded for a promotion, decided from the job's state alone.
+
+JobNotReadyForPromote   the job has not completed
+SourceNotAvailable      the stage has made nothing
+PromotionInProgress     another artifact is on its way to the same key
+"""
+
+from __future__ import annotations
+
+from converter.contracts.facts import PromotionRequested
+from converter.contracts.job import JobRecord, JobStatus, Promotion, Stage, Timestamp
+
+
+class JobNotReadyForPromote(Exception):  # noqa: N818 - an answer, not a fault
+    """Only a completed job's artifacts can be promoted."""
+
+    def __init__(self, status: JobStatus) -> None:
+        super().__init__(f"the job is {status}")
+        self.status = status
+
+
+class SourceNotAvailable(Exception):  # noqa: N818 - an answer, not a fault
+    """`source` has made nothing; `available` are the stages that have."""
+
+    def __init__(self, source: Stage, available: tuple[Stage, ...]) -> None:
+        super().__init__(f"{source} has made nothing; available: {', '.join(available)}")
+        self.source, self.available = source, available
+
+
+class PromotionInProgress(Exception):  # noqa: N818 - an answer, not a fault
+    """`pending` is on its way to the key that was asked for."""
+
+    def __init__(self, pending: Promotion) -> None:
+        super().__init__(f"{pending.source} is being uploaded to {pending.target_object_key!r}")
+        self.pending = pending
+
+
+def request_promotion(
+    job: JobRecord, source: Stage, key: str, *, now: Timestamp, deadline: Timestamp, promotion_id: str
+) -> PromotionRequested | Promotion:
+    """A new promotion, or the one that already does or did exactly this.
+
+    Raises:
+        JobNotReadyForPromote, SourceNotAvailable, PromotionInProgress: it cannot be done now.
+    """
+    if job.status is not JobStatus.COMPLETED:
+        raise JobNotReadyForPromote(job.status)
+    if job.artifact(source) is None:
+        raise SourceNotAvailable(source, tuple(stage for stage in job.stages if job.artifact(stage)))
+    # Only the latest upload to a key says what lies there now.
+    latest = next((past for past in reversed(job.promotions) if past.target_object_key == key), None)
+    if latest and latest.status == "pending" and latest.source is not source:
+        raise PromotionInProgress(latest)
+    if latest and latest.status != "failed" and latest.source is source:
+        return latest
+    return PromotionRequested(
+        at=now, promotion_id=promotion_id, source=source, target_object_key=key, deadline=deadline
+    )

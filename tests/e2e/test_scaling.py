@@ -1,0 +1,127 @@
+"""Several processes of a service share the work, and several gateways the rule of one active job for each user."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Mapping
+
+import httpx
+import pytest
+from digits import Digits
+from waiting import eventually
+
+from converter.common.eventlog import JobLog
+from converter.common.lifecycle import State
+from converter.contracts.facts import StageCompleted
+from converter.contracts.job import JobRecord, Stage
+from converter.devstack import demo
+from converter.devstack.stack import Stack
+from converter.devstack.upstream import Refused, Upstream
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
+
+
+@pytest.fixture(scope="module")
+def workers() -> Mapping[str, int]:
+    return {"gateway": 3, "bie": 2}
+
+
+def over(state: State) -> bool:
+    return isinstance(state, JobRecord) and state.announced
+
+
+async def post_raw(http: httpx.AsyncClient, url: str, token: str, user_id: str) -> httpx.Response:
+    """One small post; a busy gateway (503) is asked again, as its answer says."""
+    files = {"model": ("digits.onnx", (demo.DATA / "digits_cnn.onnx").read_bytes())}
+    while True:
+        answer = await http.post(
+            f"{url}/api/v1/jobs",
+            data=demo.FIELDS | {"user_id": user_id},
+            files=files,
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
+            return answer
+        await asyncio.sleep(0.05)
+
+
+async def test_two_workers_of_a_stage_share_its_jobs(stack: Stack, digits: Digits) -> None:
+    posted = [await digits.post(f"sharing-{number}") for number in range(6)]
+    job_log = JobLog(stack.bus, "test")
+    workers = set()
+    for job in posted:
+        await job_log.wait(job.job_id, over, timeout_s=60)
+        facts = [event.fact for event in await job_log.history(job.job_id)]
+        workers |= {fact.worker for fact in facts if isinstance(fact, StageCompleted) and fact.stage is Stage.BIE}
+    assert len(workers) == 2
+
+
+async def test_of_a_hundred_posts_of_one_user_at_once_one_is_accepted(
+    stack: Stack, http: httpx.AsyncClient, token: str
+) -> None:
+    urls = stack.gateway_urls
+    answers = await asyncio.gather(*(post_raw(http, urls[number % 3], token, "eager") for number in range(100)))
+    statuses = sorted(answer.status_code for answer in answers)
+    assert statuses == [201, *[409] * 99]
+    (accepted,) = [answer.json() for answer in answers if answer.status_code == httpx.codes.CREATED]
+    for answer in answers:
+        if answer.status_code == httpx.codes.CONFLICT:
+            error = answer.json()["error"]
+            assert error["code"] == "user_has_active_job"
+            assert error["details"]["active_job_id"] == accepted["job_id"]
+
+
+async def test_a_gateway_that_sleeps_between_claim_and_creation_has_lost_the_lock(
+    stack: Stack, http: httpx.AsyncClient, token: str
+) -> None:
+    sleeper, others = "api-gateway.1", stack.gateway_urls[1:]
+    await stack.kill(sleeper)
+    await stack.start(sleeper, env={"FAILPOINT": "before:create:SIGSTOP"})
+    sleeping = asyncio.create_task(post_raw(http, stack.gateway_urls[0], token, "drowsy"))
+
+    async def asleep() -> bool:
+        with open(f"/proc/{stack.pids[sleeper]}/stat") as stat:  # noqa: PTH123 - the kernel answers at once
+            return stat.read().rpartition(")")[2].split()[0] == "T"
+
+    await eventually(asleep)
+    during = await asyncio.gather(*(post_raw(http, others[number % 2], token, "drowsy") for number in range(10)))
+    assert {answer.status_code for answer in during} == {409}, "within the grace the claim holds"
+
+    async def taken_over() -> httpx.Response | None:
+        answers = await asyncio.gather(*(post_raw(http, others[number % 2], token, "drowsy") for number in range(30)))
+        accepted = [answer for answer in answers if answer.status_code == httpx.codes.CREATED]
+        assert len(accepted) <= 1
+        return accepted[0] if accepted else None
+
+    accepted = await eventually(taken_over, within_s=20)
+    stack.send_signal(sleeper, signal.SIGCONT)
+    refused = await sleeping
+    assert refused.status_code == httpx.codes.CONFLICT
+    assert refused.json()["error"]["details"]["active_job_id"] == accepted.json()["job_id"]
+
+
+async def test_a_draining_stage_gives_its_job_back(stack: Stack, digits: Digits, upstream: Upstream) -> None:
+    posted = await digits.post("draining", images=100)
+    job_log = JobLog(stack.bus, "test")
+
+    def at_bie(state: State) -> bool:
+        return isinstance(state, JobRecord) and (state.stages[Stage.BIE].worker is not None or not state.active)
+
+    state = await job_log.wait(posted.job_id, at_bie, timeout_s=30)
+    assert isinstance(state, JobRecord)
+    for name in ("stage-bie.1", "stage-bie.2"):
+        await stack.stop(name)
+        await stack.start(name)
+    job = await job_log.wait(posted.job_id, over, timeout_s=60)
+    assert isinstance(job, JobRecord)
+    assert job.error is None
+    assert job.stages[Stage.BIE].charged == 1
+
+
+async def test_a_user_whose_job_failed_can_post_again_at_once(
+    stack: Stack, digits: Digits, http: httpx.AsyncClient
+) -> None:
+    with pytest.raises(Refused):
+        await digits.post("again", platform="999")
+    assert await digits.post("again")

@@ -13,7 +13,6 @@ import asyncio
 import base64
 import contextlib
 import os
-import re
 import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -146,7 +145,7 @@ class Bus:
             with contextlib.suppress(Exception):
                 await client.close()
             why = problem[-1] if problem else str(error) or type(error).__name__
-            raise Unreachable("NATS", _without_password(settings.nats_url), why) from error
+            raise Unreachable("NATS", settings.nats_url, why) from error
         return cls(client)
 
     async def close(self) -> None:
@@ -314,10 +313,6 @@ def _headers(raw: bytes) -> dict[str, str]:
     lines = raw.decode("utf-8", "replace").split("\r\n")[1:]
     pairs = (line.partition(":") for line in lines if line)
     return {name: value.strip() for name, _, value in pairs}
-
-
-def _without_password(address: str) -> str:
-    return re.sub(r"//[^/@,]*@", "//", address)
 
 
 def _tls(settings: NatsSettings) -> ssl.SSLContext | None:

@@ -1,0 +1,83 @@
+"""What every service's `__main__` calls: settings, logs, event loop, signals and the exit code, in one place.
+
+    Unreachable    something that the service cannot start without does not answer
+
+Exit codes: 0 when `main` returned; 1 for bad settings, for something unreachable, for an unhandled exception; 128 and
+the signal's number when a second signal cut the shutdown short.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from typing import NoReturn, TypeVar
+
+import structlog
+import uvloop
+
+from converter.common import logs
+from converter.common.environment import without_password
+from converter.common.settings import ServiceSettings, SettingsError, load
+
+S = TypeVar("S", bound=ServiceSettings)
+Main = Callable[[S, asyncio.Event], Awaitable[None]]
+"""A service: `main(settings, stop)` runs until `stop` is set, then finishes what it has begun and returns."""
+
+log = structlog.get_logger()
+
+
+class Unreachable(Exception):  # noqa: N818 - a condition of the world, not of the program
+    """`what` does not answer at `address` (a password in it is dropped), because of `why`."""
+
+    def __init__(self, what: str, address: str, why: str) -> None:
+        address = without_password(address)
+        super().__init__(f"cannot reach {what} at {address}: {why}")
+        self.what, self.address, self.why = what, address, why
+
+
+def run(name: str, settings_type: type[S], main: Main[S]) -> NoReturn:
+    """Run the service `name` with the settings that the environment makes, until SIGTERM or SIGINT; then exit."""
+    try:
+        settings = load(settings_type, os.environ)
+    except SettingsError as error:
+        logs.configure(name, "INFO")
+        for problem in error.problems:
+            log.error("settings.refused", **problem._asdict())
+        raise SystemExit(1) from None
+    logs.configure(name, settings.log_level)
+    raise SystemExit(_serve(settings, main))
+
+
+def _serve(settings: S, main: Main[S]) -> int:
+    async def serve() -> None:
+        stop = asyncio.Event()
+        _stop_on_signals(stop)
+        await main(settings, stop)
+
+    log.info("service.starting", pid=os.getpid())
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve())
+    except Unreachable as error:
+        log.error("service.unreachable", what=error.what, address=error.address, why=error.why)
+        return 1
+    except Exception:
+        log.exception("service.crashed")
+        return 1
+    log.info("service.stopped")
+    return 0
+
+
+def _stop_on_signals(stop: asyncio.Event) -> None:
+    def on_signal(number: signal.Signals) -> None:
+        if stop.is_set():
+            log.warning("service.killed", signal=number.name)
+            os._exit(128 + number)
+        log.info("service.stopping", signal=number.name)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)

@@ -1,0 +1,44 @@
+"""`python -m converter.promoter`: uploads finished artifacts to the file store, on `promotion.requested`."""
+
+from __future__ import annotations
+
+import asyncio
+
+from converter.common import service
+from converter.common.bus import Bus, BusRefused
+from converter.common.consumer import consume, heartbeat_s
+from converter.common.eventlog import JobLog
+from converter.common.oauth import token_source
+from converter.common.service import Unreachable
+from converter.common.storage import open_store
+from converter.common.topology import EVENTS, PROMOTER
+from converter.common.workers import Presence
+from converter.promoter.file_store import SCOPE, open_file_store
+from converter.promoter.handler import Promotions
+from converter.promoter.settings import PromoterSettings
+
+CONCURRENCY = 4
+"""Uploads at once: each waits for the file store most of its time, and none may keep the others from starting."""
+
+
+async def main(settings: PromoterSettings, stop: asyncio.Event) -> None:
+    """Promote until `stop` is set."""
+    async with (
+        await Bus.connect(settings.nats, name=PROMOTER) as bus,
+        open_store(settings.storage) as store,
+        token_source(settings.oauth, scope=SCOPE) as tokens,
+        open_file_store(settings.file_access_agent.file_access_agent_base_url, tokens) as file_store,
+    ):
+        try:
+            beat_s = await heartbeat_s(bus, EVENTS, PROMOTER)
+        except BusRefused as refused:
+            why = f"consumer {PROMOTER} is not there ({refused.description}); run python -m converter.common.provision"
+            raise Unreachable("the promoter's queue", settings.nats.nats_url, why) from refused
+        presence = Presence(bus, PROMOTER, concurrency=CONCURRENCY)
+        promotions = Promotions(JobLog(bus, PROMOTER), store, file_store, presence=presence, draining=stop)
+        async with presence.shown(beat_s):
+            await consume(bus, EVENTS, PROMOTER, promotions.handle, concurrency=CONCURRENCY, stop=stop)
+
+
+if __name__ == "__main__":
+    service.run(PROMOTER, PromoterSettings, main)

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 import structlog
 
@@ -23,8 +24,10 @@ from converter.common.topology import SECOND
 log = structlog.get_logger()
 
 PULL_WAIT_S = 2.0
+PULL_PAUSE_S = 1.0
 LONGEST_DELAY_S = 30.0
 
+T = TypeVar("T")
 Handler = Callable[[Delivery], Awaitable[None]]
 
 
@@ -67,10 +70,10 @@ async def consume(
     async def slot() -> None:
         while not stop.is_set():
             try:
-                delivery = await bus.next_delivery(stream, durable, wait_s=PULL_WAIT_S)
+                delivery = await _unless(stop, bus.next_delivery(stream, durable, wait_s=PULL_WAIT_S))
             except (EventBusUnavailable, BusRefused) as error:
                 log.warning("consumer.pull_failed", durable=durable, error=str(error))
-                await _pause(stop, 1.0)
+                await _unless(stop, asyncio.sleep(PULL_PAUSE_S))
                 continue
             if delivery is not None:
                 failpoint("after", "pull")
@@ -128,6 +131,13 @@ async def _kept(delivery: Delivery, every_s: float) -> AsyncIterator[None]:
         yield
 
 
-async def _pause(stop: asyncio.Event, seconds: float) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), seconds)
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What `work` gives, or nothing once `stop` is set; what had arrived by then is not lost."""
+    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        working.cancel()
+        await asyncio.gather(working, stopping, return_exceptions=True)
+    return None if working.cancelled() else working.result()

@@ -108,11 +108,11 @@ class Bench:
             failpoint("after", "convert")
             if isinstance(outcome, Cancelled):
                 raise Interrupted
-            live.progress(1.0, "storing the artifact")
             failpoint("before", "store")
             stored_log = await self._store_log(prefix, workdir)
             if not isinstance(outcome, Converted):
                 return self._failed(attempt, failure(outcome, self._spec.stage), stored_log)
+            live.progress(1.0, "storing the artifact")
             completed = await self._completed(outcome, attempt, worker, prefix, stored_log)
             failpoint("after", "store")
             return completed

@@ -38,7 +38,7 @@ def conversion(task: ConversionTask, report: dict[str, object] | None = None, **
 
 def converts(task: ConversionTask, progress: Progress) -> Conversion:
     progress(0.25, "reading")
-    print("a line from Python")  # noqa: T201 - goes to the stage's log
+    print("a line from Python")
     ctypes.CDLL(None).puts(b"a line from C")
     os.write(2, b"a line from the standard error\n")
     progress(float("nan"), "lost")
@@ -146,12 +146,12 @@ def forks_for_ever(task: ConversionTask, progress: Progress) -> Conversion:
 
 def prints_much(task: ConversionTask, progress: Progress) -> Conversion:
     for number in range(20_000):
-        print(f"line {number}")  # noqa: T201 - goes to the stage's log
+        print(f"line {number}")
     return conversion(task)
 
 
 def prints_no_newline(task: ConversionTask, progress: Progress) -> Conversion:
-    print("x" * 10_000, end="")  # noqa: T201 - goes to the stage's log
+    print("x" * 10_000, end="")
     return conversion(task)
 
 
@@ -229,7 +229,7 @@ def gives_a_filename_with_a_header(task: ConversionTask, progress: Progress) -> 
 
 
 def removes_its_log(task: ConversionTask, progress: Progress) -> Conversion:
-    print("before")  # noqa: T201 - goes to the stage's log
+    print("before")
     (task.workdir / "stage.log").unlink()
     return conversion(task)
 
@@ -242,7 +242,7 @@ def puts_a_directory_in_place_of_its_log(task: ConversionTask, progress: Progres
 
 
 def swells_its_log(task: ConversionTask, progress: Progress) -> Conversion:
-    print("before")  # noqa: T201 - goes to the stage's log
+    print("before")
     log = task.workdir / "stage.log"
     while not log.stat().st_size:  # the service writes what was printed; the time limit bounds this
         time.sleep(0.01)

@@ -37,15 +37,15 @@ WRONG_LAST_SEQUENCE = 10071
 NOT_FOUND = frozenset({10037, 10059, 10014})  # message, stream, consumer
 
 
-class EventBusUnavailable(Exception):  # noqa: N818 - a condition of the world, not of the program
+class EventBusUnavailable(Exception):
     """The event bus did not answer; what was being written may or may not be stored."""
 
 
-class WrongSequence(Exception):  # noqa: N818 - an expected answer to a race
+class WrongSequence(Exception):
     """Another write came before this conditional one."""
 
 
-class BusRefused(Exception):  # noqa: N818 - the server's word
+class BusRefused(Exception):
     """The server refused a request."""
 
     def __init__(self, subject: str, code: int, description: str) -> None:

@@ -31,7 +31,7 @@ T = TypeVar("T")
 Handler = Callable[[Delivery], Awaitable[None]]
 
 
-class Transient(Exception):  # noqa: N818 - an outcome
+class Transient(Exception):
     """Not now. `delay_s` is how long to wait (default: longer at each delivery, up to 30 s)."""
 
     def __init__(self, why: str, *, delay_s: float | None = None) -> None:
@@ -39,11 +39,11 @@ class Transient(Exception):  # noqa: N818 - an outcome
         self.delay_s = delay_s
 
 
-class Released(Exception):  # noqa: N818 - an outcome
+class Released(Exception):
     """Given back untouched."""
 
 
-class Rejected(Exception):  # noqa: N818 - an outcome
+class Rejected(Exception):
     """Never."""
 
 

@@ -43,7 +43,7 @@ class Conversion(Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
 
 
-class ConversionRefused(Exception):  # noqa: N818 - a refusal is an outcome, not a fault of the program
+class ConversionRefused(Exception):
     """The converter cannot do this task and says why.
 
     Args:

@@ -228,7 +228,7 @@ def _needed(field: _Field, values: dict[str, Any]) -> bool:
     return field.default is NODEFAULT or any(values.get(name) == value for name, value in conditions)
 
 
-class _Bad(Exception):  # noqa: N818 - never leaves this module
+class _Bad(Exception):
     def __init__(self, found: str) -> None:
         super().__init__(found)
         self.found = found

@@ -41,7 +41,7 @@ State = JobRecord | Deleted | None
 """`None`: nothing has happened to this job yet."""
 
 
-class IllegalTransition(Exception):  # noqa: N818 - named for what was tried
+class IllegalTransition(Exception):
     """`fact` cannot follow `state`."""
 
     def __init__(self, state: State, fact: Fact, why: str) -> None:

@@ -31,7 +31,7 @@ ASSUMED_LIFE_S = 300.0
 """Of a token whose answer has no `expires_in`, which RFC 6749 only recommends."""
 
 
-class TokenUnavailable(Exception):  # noqa: N818 - a condition of the world, not of the program
+class TokenUnavailable(Exception):
     """The issuer at `token_url` gave no token. `transient`: it may do so when asked again."""
 
     def __init__(self, token_url: str, why: str, *, transient: bool) -> None:

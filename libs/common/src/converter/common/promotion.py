@@ -11,7 +11,7 @@ from converter.contracts.facts import PromotionRequested
 from converter.contracts.job import JobRecord, JobStatus, Promotion, Stage, Timestamp
 
 
-class JobNotReadyForPromote(Exception):  # noqa: N818 - an answer, not a fault
+class JobNotReadyForPromote(Exception):
     """Only a completed job's artifacts can be promoted."""
 
     def __init__(self, status: JobStatus) -> None:
@@ -19,7 +19,7 @@ class JobNotReadyForPromote(Exception):  # noqa: N818 - an answer, not a fault
         self.status = status
 
 
-class SourceNotAvailable(Exception):  # noqa: N818 - an answer, not a fault
+class SourceNotAvailable(Exception):
     """`source` has made nothing; `available` are the stages that have."""
 
     def __init__(self, source: Stage, available: tuple[Stage, ...]) -> None:
@@ -27,7 +27,7 @@ class SourceNotAvailable(Exception):  # noqa: N818 - an answer, not a fault
         self.source, self.available = source, available
 
 
-class PromotionInProgress(Exception):  # noqa: N818 - an answer, not a fault
+class PromotionInProgress(Exception):
     """`pending` is on its way to the key that was asked for."""
 
     def __init__(self, pending: Promotion) -> None:

@@ -28,7 +28,7 @@ Main = Callable[[S, asyncio.Event], Awaitable[None]]
 log = structlog.get_logger()
 
 
-class Unreachable(Exception):  # noqa: N818 - a condition of the world, not of the program
+class Unreachable(Exception):
     """`what` does not answer at `address` (a password in it is dropped), because of `why`."""
 
     def __init__(self, what: str, address: str, why: str) -> None:

@@ -25,7 +25,7 @@ CLAIM_GRACE = timedelta(seconds=30)
 """A pointer older than this whose job was never created belongs to a gateway that died in between."""
 
 
-class UserHasActiveJob(Exception):  # noqa: N818 - an expected answer
+class UserHasActiveJob(Exception):
     """The user's lock is held by `job_id`; `active` is that job, or `None` while it is being created."""
 
     def __init__(self, job_id: str, active: JobRecord | None) -> None:

@@ -40,7 +40,7 @@ OUTSIDE = {
 DEFAULT_PORTS = {NATS: 4222, S3: 8333, ISSUER: 4010, FILE_STORE: 4020}
 
 
-class VariablesMissing(RuntimeError):  # noqa: N818 - reads as what is wrong
+class VariablesMissing(RuntimeError):
     """`server` is replaced, but the `missing` variables are not set."""
 
     def __init__(self, server: str, missing: list[str]) -> None:

@@ -15,7 +15,7 @@ COOLDOWN_S = 1.0
 """An unknown key id makes the keys be fetched again, but not more often than this."""
 
 
-class Refused(Exception):  # noqa: N818 - an answer of the protocol, not a fault of the program
+class Refused(Exception):
     """The request may not be served.
 
     Args:

@@ -176,7 +176,7 @@ async def _verify(stack: Stack, screen: Screen, job: Job, source: str, key: str)
 async def _all_gone(pids: Mapping[str, int], env: Mapping[str, str]) -> None:
     """Raise PartFailed for a process that still runs, or a port that is still served."""
     for name, pid in pids.items():
-        if Path(f"/proc/{pid}").exists():  # noqa: ASYNC240 - the kernel answers at once
+        if Path(f"/proc/{pid}").exists():
             raise PartFailed(name, f"still runs as process {pid}", "")
     for name, address in env.items():
         port = urlsplit(address).port if "://" in address else None

@@ -35,7 +35,7 @@ TOKEN_LIFETIME_S = 3600
 _FORM = "application/x-www-form-urlencoded"
 
 
-class Refused(Exception):  # noqa: N818 - an answer of the protocol, not a fault of the program
+class Refused(Exception):
     """No token. `error` is a code of RFC 6749 section 5.2 or, for a foreign audience, of RFC 8707 section 2."""
 
     def __init__(self, error: str, description: str) -> None:

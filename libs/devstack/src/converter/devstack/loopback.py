@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 import socket
 from typing import Self
 from urllib.parse import urlsplit
@@ -31,6 +32,19 @@ async def http_status(url: str, *, timeout_s: float = 2.0) -> int | None:
     except (TimeoutError, OSError):
         return None
     return int(status_line[1]) if len(status_line) > 1 else None
+
+
+def free_ports(count: int) -> list[int]:
+    """Different free TCP ports, below the range from which the kernel gives ports to outgoing connections."""
+    ports: list[int] = []
+    with contextlib.ExitStack() as held:
+        while len(ports) < count:
+            port = 10_000 + secrets.randbelow(20_000)
+            probe = held.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind((HOST, port))
+                ports.append(port)
+    return ports
 
 
 class ReservedPorts:

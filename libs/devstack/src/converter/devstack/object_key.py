@@ -11,7 +11,7 @@ MAX_SEGMENT_BYTES = 255
 _DECODINGS = 4
 
 
-class BadKey(ValueError):  # noqa: N818 - reads as what it is
+class BadKey(ValueError):
     """This is no key; the text says why."""
 
 

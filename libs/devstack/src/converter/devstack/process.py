@@ -9,7 +9,9 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -45,7 +47,7 @@ class Part(Protocol):
         """SIGSTOP and SIGCONT freeze and thaw it."""
 
 
-class PartFailed(RuntimeError):  # noqa: N818 - reads as what happened
+class PartFailed(RuntimeError):
     """`name` did not come up for the reason `why`; `tail` is the end of its log."""
 
     def __init__(self, name: str, why: str, tail: str) -> None:
@@ -62,6 +64,7 @@ class Program:
         environ: its whole environment.
         log: takes what it prints; appended to.
         ready: whether the process with this id serves; asked until it says so.
+        directory: where it works; where its parent does when left out.
         start_timeout_s: how long that may take.
         stop_timeout_s: how long it may take to end after SIGTERM; past it, it is killed.
     """
@@ -74,13 +77,14 @@ class Program:
         environ: Mapping[str, str],
         log: Path,
         ready: Callable[[int], Awaitable[bool]],
+        directory: Path | None = None,
         start_timeout_s: float = 30.0,
         stop_timeout_s: float = 10.0,
     ) -> None:
         self.name, self.log = name, log
         self.extra_environ: dict[str, str] = {}
         """For the next start alone."""
-        self._command, self._environ, self._ready = command, dict(environ), ready
+        self._command, self._environ, self._ready, self._directory = command, dict(environ), ready, directory
         self._start_timeout_s, self._stop_timeout_s = start_timeout_s, stop_timeout_s
         self._process: asyncio.subprocess.Process | None = None
         self._log_start = 0
@@ -164,6 +168,7 @@ class Program:
             self._process = await asyncio.create_subprocess_exec(
                 *self._command,
                 env=environ,
+                cwd=self._directory,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=asyncio.subprocess.STDOUT,
@@ -174,6 +179,11 @@ class Program:
 
     def _tail(self) -> str:
         return tail_of(self.log, self._log_start)
+
+
+def wheel_program(name: str) -> str:
+    """The program `name` that a wheel put beside this Python."""
+    return shutil.which(name, path=str(Path(sys.executable).parent)) or name
 
 
 def die_with(parent: int) -> None:

@@ -40,7 +40,7 @@ from converter.devstack.supervisor import Supervisor
 GATEWAY_PORTS = (4000, 4001)
 
 
-class AlreadyRunning(RuntimeError):  # noqa: N818 - reads as what is wrong
+class AlreadyRunning(RuntimeError):
     """Another stack runs in `directory`."""
 
     def __init__(self, directory: Path) -> None:

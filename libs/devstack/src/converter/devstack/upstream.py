@@ -17,7 +17,7 @@ _ANSWER_WITHIN_S = 330.0
 """A promotion is waited for by the gateway, up to its own limit of 300 s."""
 
 
-class Refused(Exception):  # noqa: N818 - the contract's word
+class Refused(Exception):
     """A request was not answered as it should be; `why` is the answer."""
 
     def __init__(self, why: str) -> None:

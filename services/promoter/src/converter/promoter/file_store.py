@@ -42,7 +42,7 @@ LONGEST_ANSWER_S = 5.0
 """How long before the deadline the last chunk must go, where the deadline is far away."""
 
 
-class NotPromoted(Exception):  # noqa: N818 - an outcome
+class NotPromoted(Exception):
     """The file store has not said that it has the bytes. `again`: another try may go better."""
 
     code: str

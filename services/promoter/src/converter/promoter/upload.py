@@ -15,7 +15,7 @@ from converter.common.storage import ArtifactCorrupt, Download, StorageError
 from converter.contracts.job import Artifact
 
 
-class TooLate(Exception):  # noqa: N818 - a condition, not a fault of the program
+class TooLate(Exception):
     """There is no time left for the store to answer before the client is told no."""
 
 

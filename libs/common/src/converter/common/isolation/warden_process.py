@@ -34,7 +34,7 @@ OBEY_S = 5.0
 """How long a warden may take to do as it is told, or to see that time is up. One that does not is killed itself."""
 
 
-class ConvertersUnavailable(Exception):  # noqa: N818 - says what is the case
+class ConvertersUnavailable(Exception):
     """The converters cannot be imported, so nothing can be converted.
 
     Args:

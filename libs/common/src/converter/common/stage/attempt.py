@@ -33,7 +33,7 @@ JSON = "application/json"
 TEXT = "text/plain; charset=utf-8"
 
 
-class Interrupted(Exception):  # noqa: N818 - an outcome
+class Interrupted(Exception):
     """The attempt was stopped: the worker drains, or the attempt no longer holds its stage."""
 
 

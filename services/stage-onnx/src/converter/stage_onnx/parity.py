@@ -1,0 +1,72 @@
+"""Whether a rewritten model still computes what its source did."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from converter.common.conversion import ConversionRefused
+from converter.toolchain import models, samples
+from converter.toolchain.sessions import Execution, open_session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+MOST_ABSOLUTE, MOST_RELATIVE = 1e-5, 1e-3
+"""Outputs may differ by the one or the other; the relative difference is to the output's largest value."""
+_RUNS = 2
+
+
+class Reference:
+    """The outputs of a model that is about to be rewritten, over `_RUNS` made-up inputs, run node by node.
+
+    Raises:
+        Exception: whatever the runtime says of a model that it cannot run.
+    """
+
+    def __init__(self, source: Path) -> None:
+        inputs = models.inputs(models.load(source))
+        session = open_session(source, Execution.AS_WRITTEN)
+        self._feeds = [samples.synthetic(inputs, None, seed).feeds for seed in range(_RUNS)]
+        self._answers = [session.run(None, feeds) for feeds in self._feeds]
+
+    def compare(self, result: Path) -> dict[str, Any]:
+        """The largest differences of the model at `result`, run in the same way.
+
+        Raises:
+            ConversionRefused: `optimisation_diverged`: they are larger than rounding explains.
+        """
+        rewritten = open_session(result, Execution.AS_WRITTEN)
+        absolute = relative = 0.0
+        for feeds, answers in zip(self._feeds, self._answers, strict=True):
+            for before, after in zip(answers, rewritten.run(None, feeds), strict=True):
+                difference, ratio = _difference(before, after)
+                absolute, relative = max(absolute, difference), max(relative, ratio)
+        if absolute > MOST_ABSOLUTE and relative > MOST_RELATIVE:
+            raise ConversionRefused(
+                "optimisation_diverged",
+                f"the outputs differ by up to {absolute:.3g} ({relative:.3g} of the largest value)",
+            )
+        return {
+            "method": "both models run node by node on the same made-up inputs",
+            "runs": _RUNS,
+            "max_abs": float(f"{absolute:.3g}"),
+            "max_rel": float(f"{relative:.3g}"),
+            "limits": {"max_abs": MOST_ABSOLUTE, "max_rel": MOST_RELATIVE},
+        }
+
+
+def _difference(before: NDArray[Any], after: NDArray[Any]) -> tuple[float, float]:
+    """The largest absolute difference, and its ratio to the largest absolute value of `before`."""
+    if before.shape != after.shape or before.dtype.kind not in "fiub":
+        return (0.0, 0.0) if np.array_equal(before, after) else (float("inf"), float("inf"))
+    x, y = np.asarray(before, np.float64), np.asarray(after, np.float64)
+    alike = (x == y) | (np.isnan(x) & np.isnan(y))
+    gap = np.abs(np.where(alike, 0.0, x - np.where(alike, 0.0, y)))
+    gap = np.where(alike, 0.0, np.nan_to_num(gap, nan=np.inf))
+    largest = float(gap.max(initial=0.0))
+    scale = float(np.abs(np.nan_to_num(x)).max(initial=0.0))
+    return largest, largest / scale if scale else largest

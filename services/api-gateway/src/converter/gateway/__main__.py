@@ -1,0 +1,186 @@
+"""The gateway service: one process, a public and an internal listener."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
+from datetime import timedelta
+
+import httpx
+import structlog
+import uvicorn
+from litestar.types import ASGIApp
+
+from converter.common import service
+from converter.common.bus import Bus, BusRefused
+from converter.common.consumer import consume, heartbeat_s
+from converter.common.eventlog import JobLog
+from converter.common.service import Unreachable
+from converter.common.storage import ArtifactStore, open_store
+from converter.common.topology import DEADLINES, TIMERS
+from converter.common.users import ActiveJobs, UserJobs
+from converter.gateway.app import create_app, create_internal_app
+from converter.gateway.auth import TokenPolicy, TokenVerifier
+from converter.gateway.body import Pace
+from converter.gateway.deadlines import Deadlines
+from converter.gateway.gateway import Gateway, UploadSlots
+from converter.gateway.health import Health
+from converter.gateway.intake import IntakeLimits
+from converter.gateway.jwks import JwksCache, JwksTuning
+from converter.gateway.middleware import Authentication
+from converter.gateway.paging import Cursors
+from converter.gateway.protocol import GatewayProtocol
+from converter.gateway.settings import GatewaySettings
+
+log = structlog.get_logger()
+
+BACKLOG = 1024
+DEADLINES_AT_ONCE = 4
+TIDY_UP_S = 30.0
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, but the process's signals are the service's business, and it leaves no request half tidied up."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        # What is past the grace time has been cancelled; an upload still has to be taken back from the storage.
+        if self.server_state.tasks:
+            await asyncio.wait(self.server_state.tasks, timeout=TIDY_UP_S)
+
+
+async def main(settings: GatewaySettings, stop: asyncio.Event) -> None:
+    """Serve until `stop`, then let what is under way end.
+
+    Raises:
+        Unreachable: NATS, or an address to listen on.
+    """
+    async with AsyncExitStack() as stack:
+        bus = await stack.enter_async_context(await Bus.connect(settings.nats, name="api-gateway"))
+        store = await stack.enter_async_context(open_store(settings.storage))
+        http = await stack.enter_async_context(httpx.AsyncClient(timeout=5.0))
+        jwks = JwksCache(
+            settings.member_center_jwks_url,
+            http,
+            tuning=JwksTuning(max_age=settings.jwks_cache_max_age_ms / 1000, cooldown=settings.jwks_cooldown_ms / 1000),
+        )
+        stack.push_async_callback(jwks.close)
+        health = Health(
+            {
+                "nats": bus.round_trip,
+                "object_storage": store.probe,
+                "member_center": jwks.check,
+                "file_access_agent": lambda: http.get(settings.file_store.file_access_agent_base_url),
+            }
+        )
+        await health.refresh()
+        await _require_provisioned(bus, settings)
+        gateway = _gateway(settings, bus, store)
+        public = create_app(gateway, health, _authentication(settings, jwks))
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(health.keep_fresh())
+            expire = Deadlines(gateway.job_log).handle
+            tasks.create_task(consume(bus, TIMERS, DEADLINES, expire, concurrency=DEADLINES_AT_ONCE, stop=stop))
+            await _serve(
+                [
+                    ("public", public, settings.host, settings.port),
+                    ("internal", create_internal_app(health), settings.internal_host, settings.internal_port),
+                ],
+                stop,
+                grace_s=settings.shutdown_grace_seconds,
+            )
+            watching.cancel()
+
+
+async def _require_provisioned(bus: Bus, settings: GatewaySettings) -> None:
+    try:
+        await heartbeat_s(bus, TIMERS, DEADLINES)
+    except BusRefused as refused:
+        why = f"consumer {DEADLINES} is not there ({refused.description}); run python -m converter.common.provision"
+        raise Unreachable("the event streams", settings.nats.nats_url, why) from refused
+
+
+def _gateway(settings: GatewaySettings, bus: Bus, store: ArtifactStore) -> Gateway:
+    job_log = JobLog(bus, "api-gateway")
+    signing_key = settings.signing_key.reveal() or secrets.token_hex()
+    return Gateway(
+        bus=bus,
+        store=store,
+        job_log=job_log,
+        active_jobs=ActiveJobs(bus, job_log, grace=timedelta(seconds=settings.claim_grace_s)),
+        user_jobs=UserJobs(bus),
+        progress_of=_unknown_progress,
+        cursors=Cursors(signing_key.encode()),
+        upload_slots=UploadSlots(settings.max_concurrent_uploads, settings.upload_retry_after_seconds),
+        limits=IntakeLimits(
+            model_max_bytes=settings.multipart_model_max_bytes,
+            image_max_bytes=settings.multipart_ref_image_max_bytes,
+            images_max_count=settings.multipart_ref_images_max_count,
+        ),
+        pace=Pace(),
+        job_deadline=timedelta(hours=settings.job_deadline_hours),
+        artifact_ttl=timedelta(days=settings.artifact_ttl_days),
+        promote_timeout=timedelta(milliseconds=settings.promote_timeout_ms),
+    )
+
+
+def _authentication(settings: GatewaySettings, jwks: JwksCache) -> Authentication:
+    policy = TokenPolicy(
+        issuer=settings.member_center_issuer,
+        audience=settings.kneron_converter_audience,
+        leeway_s=settings.jwt_clock_tolerance_sec,
+        typ=settings.jwt_typ,
+    )
+    scopes = {"read": settings.converter_scope_read, "write": settings.converter_scope_write}
+    return Authentication(TokenVerifier(jwks, policy), scopes, settings.converter_tenant_id)
+
+
+async def _unknown_progress(_job_id: str) -> float | None:
+    return None
+
+
+async def _serve(faces: Sequence[tuple[str, ASGIApp, str, int]], stop: asyncio.Event, *, grace_s: int) -> None:
+    """Serve each face (its name, application, host and port) until `stop`, then for `grace_s` what is under way."""
+    sockets = [(name, app, _listener(host, port)) for name, app, host, port in faces]
+    servers = []
+    async with asyncio.TaskGroup() as serving:
+        for name, app, listener in sockets:
+            server = _Server(_config(app, grace_s))
+            servers.append(server)
+            serving.create_task(server.serve(sockets=[listener]))
+            log.info("http.listening", face=name, host=listener.getsockname()[0], port=listener.getsockname()[1])
+        await stop.wait()
+        for server in servers:
+            server.should_exit = True
+
+
+def _config(app: ASGIApp, grace_s: int) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=GatewayProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=grace_s,
+    )
+
+
+def _listener(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), backlog=BACKLOG)
+    except OSError as error:
+        raise Unreachable("an address to listen on", f"{host}:{port}", error.strerror or str(error)) from error
+
+
+if __name__ == "__main__":
+    service.run("api-gateway", GatewaySettings, main)

@@ -1,0 +1,128 @@
+"""Every error that a client can see: one table, one exception, one envelope.
+
+    {"error": {"code": "…", "message": "…", "details": {…}, "request_id": "…"}}
+
+A `Refusal` names a row of `ERRORS` and adds what it knows; what other layers raise becomes
+a `Refusal` in `refusals`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+SMALL_BODY_MAX_BYTES = 64 * 1024
+"""The largest form field and the largest JSON body."""
+
+
+class ClientError(NamedTuple):
+    """What holds of every answer with this code. `hint` says what the caller can do, where there is something."""
+
+    status: int
+    message: str
+    hint: str | None = None
+
+
+ERRORS: dict[str, ClientError] = {
+    "validation_error": ClientError(400, "The request has bad fields.", "details.fields names each of them."),
+    "invalid_multipart": ClientError(400, "The multipart body cannot be used."),
+    "digest_mismatch": ClientError(
+        400, "The model that arrived is not the one that model_sha256 names.", "Send the model again."
+    ),
+    "invalid_token": ClientError(
+        401, "A valid bearer token is needed.", "Get a token for this audience from the Member Center."
+    ),
+    "token_expired": ClientError(401, "The token has expired.", "Get a new token from the Member Center."),
+    "insufficient_scope": ClientError(403, "The token does not grant what this needs."),
+    "tenant_mismatch": ClientError(403, "The token belongs to another tenant."),
+    "job_not_found": ClientError(404, "There is no such job."),
+    "not_found": ClientError(404, "There is nothing at this path."),
+    "method_not_allowed": ClientError(
+        405, "This path does not take this method.", "The header Allow lists those it takes."
+    ),
+    "request_timeout": ClientError(408, "The request's body came too slowly.", "Send it again."),
+    "user_has_active_job": ClientError(
+        409, "This user has a job that is still active.", "Wait for it to end, then send the model again."
+    ),
+    "job_not_ready_for_promote": ClientError(409, "Only a completed job can be promoted."),
+    "source_not_available": ClientError(409, "That stage has made nothing that could be promoted."),
+    "promotion_in_progress": ClientError(
+        409, "Another artifact is on its way to this key.", "Wait until that promotion has ended."
+    ),
+    "file_too_large": ClientError(413, "A file is over its limit."),
+    "unsupported_media_type": ClientError(415, "The body is of a type that this path does not take."),
+    "invalid_object_key": ClientError(422, "The target object key cannot be used."),
+    "headers_too_large": ClientError(431, "The request's headers are too large."),
+    "internal_error": ClientError(500, "Something went wrong here.", "Name the request id when you report it."),
+    "misconfiguration": ClientError(500, "The service is not set up right.", "Tell the operator the request id."),
+    "storage_unavailable": ClientError(502, "Object storage does not answer.", "Send the request again later."),
+    "file_gateway_unavailable": ClientError(
+        502, "The file store did not take the artifact.", "The job stays completed; promote it again."
+    ),
+    "auth_service_unavailable": ClientError(503, "The Member Center does not answer.", "Send the request again later."),
+    "service_busy": ClientError(
+        503, "As many uploads are under way as are allowed.", "Retry-After says when to try again."
+    ),
+    "event_bus_unavailable": ClientError(503, "The event bus does not answer.", "Send the request again later."),
+}
+
+
+class FieldError(Struct, frozen=True):
+    """One bad field: its name as the client wrote it, what was found, and what is allowed."""
+
+    field: str
+    message: str
+
+
+class Refusal(Exception):
+    """The request is answered with an error.
+
+    Args:
+        code: a key of `ERRORS`.
+        message: a sentence with the facts of this case, instead of the code's own.
+        details: facts for programs.
+        headers: what else the answer carries.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str | None = None,
+        *,
+        details: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        row = ERRORS[code]
+        self.code, self.status, self.message = code, row.status, message or row.message
+        self.details: dict[str, Any] = ({"hint": row.hint} if row.hint else {}) | dict(details or {})
+        self.headers = dict(headers or {})
+        super().__init__(f"{code}: {self.message}")
+
+
+def bad_fields(problems: Iterable[FieldError]) -> Refusal:
+    """400 `validation_error` that names all of `problems`."""
+    return Refusal("validation_error", details={"fields": list(problems)})
+
+
+def bad_part(field: str, message: str, **details: Any) -> Refusal:  # noqa: ANN401 - JSON values
+    """400 `invalid_multipart` because of one part."""
+    return Refusal(
+        "invalid_multipart", f"{field}: {message}", details={"fields": [FieldError(field, message)], **details}
+    )
+
+
+def envelope(refusal: Refusal, request_id: str) -> bytes:
+    """The JSON body of the answer."""
+    return msgspec.json.encode(
+        {
+            "error": {
+                "code": refusal.code,
+                "message": refusal.message,
+                "details": refusal.details,
+                "request_id": request_id,
+            }
+        }
+    )

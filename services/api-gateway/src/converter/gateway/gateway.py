@@ -1,0 +1,66 @@
+"""What the handlers work with: everything a request needs beyond itself."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from msgspec import Struct
+
+from converter.common.bus import Bus
+from converter.common.eventlog import JobLog
+from converter.common.storage import ArtifactStore
+from converter.common.users import ActiveJobs, UserJobs
+from converter.gateway.body import Pace
+from converter.gateway.errors import Refusal
+from converter.gateway.intake import IntakeLimits
+from converter.gateway.paging import Cursors
+
+ProgressOf = Callable[[str], Awaitable[float | None]]
+"""How far the current stage of a job is, in 0..1; none when nothing is known."""
+
+
+class UploadSlots:
+    """Bounds the uploads that are under way at once.
+
+    Args:
+        count: how many there may be.
+        retry_after_s: what a client that finds none is told.
+    """
+
+    def __init__(self, count: int, retry_after_s: int) -> None:
+        self._free, self._retry_after_s = count, retry_after_s
+
+    @contextmanager
+    def taken(self) -> Iterator[None]:
+        """Hold one for as long as the context lasts.
+
+        Raises:
+            Refusal: `service_busy`.
+        """
+        if not self._free:
+            raise Refusal("service_busy", headers={"Retry-After": str(self._retry_after_s)})
+        self._free -= 1
+        try:
+            yield
+        finally:
+            self._free += 1
+
+
+class Gateway(Struct, frozen=True, kw_only=True):
+    """The dependencies of the public API's handlers."""
+
+    bus: Bus
+    store: ArtifactStore
+    job_log: JobLog
+    active_jobs: ActiveJobs
+    user_jobs: UserJobs
+    progress_of: ProgressOf
+    cursors: Cursors
+    upload_slots: UploadSlots
+    limits: IntakeLimits
+    pace: Pace
+    job_deadline: timedelta
+    artifact_ttl: timedelta
+    promote_timeout: timedelta

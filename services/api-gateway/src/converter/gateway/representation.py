@@ -1,0 +1,222 @@
+"""What clients see of a job: the record without its keys, in the words of the HTTP contract."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from converter.contracts.job import (
+    Artifact,
+    JobError,
+    JobRecord,
+    JobStatus,
+    Preprocess,
+    Promotion,
+    Stage,
+    StageState,
+    Timestamp,
+    Toolchain,
+    moment,
+)
+
+
+class ModelResource(Struct, frozen=True, kw_only=True):
+    """The model as it was sent."""
+
+    filename: str
+    size_bytes: int
+    sha256: str
+
+
+class OptionsResource(Struct, frozen=True, kw_only=True):
+    """The resolved options, each under the name of the form field that sets it."""
+
+    targets: Stage
+    input_shape: dict[str, tuple[int, ...]]
+    preprocess: str | dict[str, Any]
+    quantization: dict[str, Any]
+
+
+class StageTiming(Struct, frozen=True, kw_only=True):
+    """When a stage was reached, taken and done; `duration_ms` is of the attempt that ended it."""
+
+    queued_at: Timestamp | None
+    started_at: Timestamp | None
+    completed_at: Timestamp | None
+    duration_ms: int | None
+    cached: bool
+
+
+class ArtifactResource(Struct, frozen=True, kw_only=True):
+    """What a stage made."""
+
+    filename: str
+    size_bytes: int
+    sha256: str
+    created_at: Timestamp
+
+
+class PromotionFailure(Struct, frozen=True, kw_only=True):
+    """Why a promotion failed; the code is one of the error table."""
+
+    code: str
+    message: str
+
+
+class PromotionResource(Struct, frozen=True, kw_only=True):
+    """One upload to the file store."""
+
+    promotion_id: str
+    source: Stage
+    target_object_key: str
+    status: str
+    at: Timestamp
+    error: PromotionFailure | None
+
+
+class ErrorResource(Struct, frozen=True, kw_only=True):
+    """Why a job failed."""
+
+    code: str
+    message: str
+    stage: Stage | None
+    fault: str
+    retryable: bool
+    node: str | None
+    op: str | None
+    evidence: str | None
+    hint: str
+
+
+class JobResource(Struct, frozen=True, kw_only=True):
+    """A job. `progress` is of the whole job, in 0..1."""
+
+    job_id: str
+    user_id: str
+    client_id: str
+    status: JobStatus
+    stage: Stage | None
+    progress: float
+    queue_position: int | None
+    platform: str
+    model_id: int
+    version: str
+    model: ModelResource
+    ref_images_count: int
+    options: OptionsResource
+    stage_timings: dict[Stage, StageTiming]
+    artifacts: dict[Stage, ArtifactResource]
+    promotions: tuple[PromotionResource, ...]
+    error: ErrorResource | None
+    warnings: tuple[str, ...]
+    toolchain: Toolchain | None
+    created_at: Timestamp
+    updated_at: Timestamp
+    completed_at: Timestamp | None
+    expires_at: Timestamp
+
+
+def job_resource(record: JobRecord, stage_progress: float | None) -> JobResource:
+    """The public form of `record`; `stage_progress` is how far its current stage is, in 0..1, where that is known."""
+    request = record.request
+    return JobResource(
+        job_id=record.job_id,
+        user_id=request.user_id,
+        client_id=request.client_id,
+        status=record.status,
+        stage=record.stage,
+        progress=progress(record, stage_progress),
+        queue_position=None,
+        platform=request.platform,
+        model_id=request.model_id,
+        version=request.version,
+        model=ModelResource(
+            filename=request.model.filename, size_bytes=request.model.size_bytes, sha256=request.model.sha256
+        ),
+        ref_images_count=request.ref_images.count if request.ref_images else 0,
+        options=OptionsResource(
+            targets=request.options.last_stage,
+            input_shape=request.options.input_shape,
+            preprocess=_preprocess(request.options.preprocess),
+            quantization=request.options.quantization,
+        ),
+        stage_timings={stage: _timing(state) for stage, state in record.stages.items() if state.queued_at},
+        artifacts={stage: _artifact(state.artifact) for stage, state in record.stages.items() if state.artifact},
+        promotions=tuple(promotion_resource(promotion) for promotion in record.promotions),
+        error=_error(record.error) if record.error else None,
+        warnings=record.warnings,
+        toolchain=record.toolchain,
+        created_at=record.created_at,
+        updated_at=record.updated_at,
+        completed_at=record.completed_at,
+        expires_at=record.expires_at,
+    )
+
+
+def progress(record: JobRecord, stage_progress: float | None) -> float:
+    """How much of the job is done: whole stages, and of the one that runs the part that it tells."""
+    if record.status is JobStatus.COMPLETED:
+        return 1.0
+    done = sum(state.artifact is not None for state in record.stages.values())
+    current = min(max(stage_progress or 0.0, 0.0), 1.0) if record.status is JobStatus.RUNNING else 0.0
+    return round((done + current) / len(record.stages), 3)
+
+
+def promotion_resource(promotion: Promotion) -> PromotionResource:
+    """The public form of `promotion`."""
+    failed = promotion.status == "failed"
+    return PromotionResource(
+        promotion_id=promotion.promotion_id,
+        source=promotion.source,
+        target_object_key=promotion.target_object_key,
+        status=promotion.status,
+        at=promotion.at,
+        error=PromotionFailure(code=promotion.error_code or "", message=promotion.error_message or "")
+        if failed
+        else None,
+    )
+
+
+def _preprocess(preprocess: Preprocess) -> str | dict[str, Any]:
+    if preprocess.preset:
+        return preprocess.preset
+    read: dict[str, Any] = msgspec.to_builtins(preprocess)
+    return read
+
+
+def _timing(state: StageState) -> StageTiming:
+    duration_ms = None
+    if state.started_at and state.completed_at:
+        duration_ms = round((moment(state.completed_at) - moment(state.started_at)).total_seconds() * 1000)
+    return StageTiming(
+        queued_at=state.queued_at,
+        started_at=state.started_at,
+        completed_at=state.completed_at,
+        duration_ms=duration_ms,
+        cached=state.cached,
+    )
+
+
+def _artifact(artifact: Artifact) -> ArtifactResource:
+    return ArtifactResource(
+        filename=artifact.filename,
+        size_bytes=artifact.size_bytes,
+        sha256=artifact.sha256,
+        created_at=artifact.created_at,
+    )
+
+
+def _error(error: JobError) -> ErrorResource:
+    return ErrorResource(
+        code=error.code,
+        message=error.message,
+        stage=error.stage,
+        fault=error.fault,
+        retryable=error.retryable,
+        node=error.node,
+        op=error.op,
+        evidence=error.evidence,
+        hint=error.hint,
+    )

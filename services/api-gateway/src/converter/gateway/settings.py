@@ -1,0 +1,96 @@
+"""Everything that the gateway reads from its environment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Literal
+
+from msgspec import Meta
+
+from converter.common.settings import (
+    FileAccessAgentSettings,
+    HttpUrl,
+    NatsSettings,
+    OAuthClientSettings,
+    Problem,
+    Secret,
+    ServiceSettings,
+    StorageSettings,
+)
+
+SIGNING_KEY_MIN_CHARS = 32
+
+
+class GatewaySettings(ServiceSettings, frozen=True, kw_only=True):
+    """The gateway's variables."""
+
+    nats: NatsSettings
+    storage: StorageSettings
+    oauth_client: OAuthClientSettings
+    file_store: FileAccessAgentSettings
+
+    host: Annotated[str, Meta(description="address on which the public API listens, behind a proxy that does TLS")] = (
+        "0.0.0.0"  # noqa: S104 - upstream services come from other machines
+    )
+    port: Annotated[int, Meta(ge=0, le=65535, description="port of the public API; 0: any, the log says which")] = 4000
+    internal_host: Annotated[str, Meta(description="address on which the internal API listens")] = "127.0.0.1"
+    internal_port: Annotated[
+        int, Meta(ge=0, le=65535, description="port of the internal API; 0: any, the log says which")
+    ] = 4001
+
+    member_center_issuer: Annotated[str, Meta(description="the iss that tokens must carry")]
+    member_center_jwks_url: Annotated[HttpUrl, Meta(description="the issuer's key set")]
+    kneron_converter_audience: Annotated[str, Meta(description="the aud that tokens must carry")]
+    converter_tenant_id: Annotated[
+        str, Meta(description="the tenant_id that tokens must carry; empty: any, or none")
+    ] = ""
+    converter_scope_read: Annotated[str, Meta(description="scope of the requests that read")] = "converter:job.read"
+    converter_scope_write: Annotated[str, Meta(description="scope of the requests that change")] = "converter:job.write"
+    jwks_cache_max_age_ms: Annotated[
+        int, Meta(ge=1_000, description="how long the key set counts as fresh, unless the issuer says less")
+    ] = 600_000
+    jwks_cooldown_ms: Annotated[int, Meta(ge=100, description="the key set is not fetched more often than this")] = (
+        30_000
+    )
+    jwt_clock_tolerance_sec: Annotated[
+        int, Meta(ge=0, le=300, description="how far the issuer's clock may be from ours")
+    ] = 60
+    jwt_typ: Annotated[
+        Literal["any", "at+jwt"],
+        Meta(description="at+jwt: only tokens that call themselves access tokens (RFC 9068); any: also plain JWT"),
+    ] = "any"
+
+    multipart_model_max_bytes: Annotated[int, Meta(ge=1, description="largest model")] = 500 * 1024 * 1024
+    multipart_ref_image_max_bytes: Annotated[int, Meta(ge=1, description="largest reference image")] = 10 * 1024 * 1024
+    multipart_ref_images_max_count: Annotated[int, Meta(ge=0, description="most reference images of a job")] = 100
+    max_concurrent_uploads: Annotated[int, Meta(ge=1, description="uploads at once in one gateway")] = 5
+    upload_retry_after_seconds: Annotated[
+        int, Meta(ge=1, description="when a client that met a busy gateway should come back")
+    ] = 30
+
+    claim_grace_s: Annotated[
+        float, Meta(gt=0, description="how long a user's lock may stand without its job, after a gateway died")
+    ] = 30.0
+    job_deadline_hours: Annotated[float, Meta(gt=0, description="a job that takes longer fails")] = 24.0
+    promote_timeout_ms: Annotated[int, Meta(ge=1, description="how long a promotion may take")] = 300_000
+    artifact_ttl_days: Annotated[int, Meta(ge=1, description="how long a job and its artifacts are kept")] = 7
+    shutdown_grace_seconds: Annotated[
+        int, Meta(ge=0, description="how long requests that are under way may take after the signal to stop")
+    ] = 25
+    signing_key: Annotated[
+        Secret,
+        Meta(
+            description="signs cursors; the same in every gateway; generated in development",
+            extra={
+                "required_when": {"environment": "production"},
+                "allowed": f"a secret of {SIGNING_KEY_MIN_CHARS} characters or more",
+            },
+        ),
+    ] = Secret("")
+
+    def conflicts(self) -> Iterable[Problem]:
+        """A signing key that could be guessed, and two listeners on one port."""
+        if self.signing_key and len(self.signing_key.reveal()) < SIGNING_KEY_MIN_CHARS:
+            yield Problem("SIGNING_KEY", "too short", f"a secret of {SIGNING_KEY_MIN_CHARS} characters or more")
+        if self.port and self.port == self.internal_port:
+            yield Problem("INTERNAL_PORT", f"found {self.port}, which is PORT", "another port than PORT")

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import base64
+from urllib.parse import urlencode
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from converter.common.identifiers import uuid7
+from converter.contracts.job import JobStatus
+from converter.gateway.errors import FieldError, Refusal
+from converter.gateway.paging import Cursors, JobQuery
+
+CURSORS = Cursors(b"k" * 32)
+
+
+def query(**changed: object) -> JobQuery:
+    return JobQuery(**({"user_id": "alice"} | changed))  # type: ignore[arg-type]  # what a test means to send
+
+
+def bad(query_string: str) -> dict[str, str]:
+    with pytest.raises(Refusal) as caught:
+        JobQuery.parse(query_string.encode())
+    assert caught.value.code == "validation_error"
+    problems: list[FieldError] = caught.value.details["fields"]
+    return {problem.field: problem.message for problem in problems}
+
+
+def test_a_query_is_read():
+    assert JobQuery.parse(b"user_id=alice") == query()
+    assert JobQuery.parse(b"user_id=a&status=failed&limit=7&cursor=x") == query(
+        user_id="a", status=JobStatus.FAILED, limit=7, cursor="x"
+    )
+
+
+def test_every_bad_parameter_is_named():
+    assert set(bad("status=gone&limit=0&page=2")) == {"user_id", "status", "limit", "page"}
+    assert set(bad("user_id=a%20b&limit=101")) == {"user_id", "limit"}
+    assert bad("user_id=a&user_id=b") == {"user_id": "sent more than once; allowed: once"}
+
+
+@given(st.lists(st.tuples(st.text(), st.text()), max_size=8))
+def test_no_query_string_breaks_it(pairs: list[tuple[str, str]]):
+    try:
+        JobQuery.parse(urlencode(pairs, errors="replace").encode())
+    except Refusal as refusal:
+        assert refusal.status == 400  # noqa: PT017 - either outcome is fine, another exception is not
+
+
+def test_a_cursor_comes_back_as_the_job_it_was_made_of():
+    job_id = uuid7()
+    cursor = CURSORS.after(job_id, "client", query())
+    assert CURSORS.read("client", query(cursor=cursor)) == job_id
+    assert CURSORS.read("client", query()) is None
+
+
+def test_a_cursor_serves_only_the_list_it_was_made_for():
+    cursor = CURSORS.after(uuid7(), "client", query())
+    for client, other in [
+        ("other", query(cursor=cursor)),
+        ("client", query(user_id="bob", cursor=cursor)),
+        ("client", query(status=JobStatus.QUEUED, cursor=cursor)),
+    ]:
+        with pytest.raises(Refusal):
+            CURSORS.read(client, other)
+    with pytest.raises(Refusal):
+        Cursors(b"other key" * 4).read("client", query(cursor=cursor))
+
+
+@given(st.integers(0, 31), st.integers(1, 255))
+def test_a_cursor_with_a_changed_byte_is_refused(place: int, change: int):
+    token = bytearray(base64.urlsafe_b64decode(CURSORS.after(uuid7(), "client", query()) + "="))
+    token[place] ^= change
+    with pytest.raises(Refusal):
+        CURSORS.read("client", query(cursor=base64.urlsafe_b64encode(token).decode().rstrip("=")))
+
+
+@given(st.text(max_size=60))
+def test_no_text_passes_for_a_cursor(cursor: str):
+    with pytest.raises(Refusal):
+        CURSORS.read("client", query(cursor=cursor))

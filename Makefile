@@ -7,7 +7,7 @@ PACKAGES := contracts $(wildcard libs/*) $(wildcard services/*)
 INSTALLED := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install lock demo up test check format clean
+.PHONY: help install lock generate demo up test check format clean
 
 help:  ## list the commands
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -25,6 +25,9 @@ $(INSTALLED): requirements.lock pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 lock:  ## pin every dependency again, with hashes
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  pyproject.toml --group dev $(foreach p,$(PACKAGES),--no-emit-package converter-$(notdir $(p))) -o requirements.lock
+
+generate: $(INSTALLED)  ## write the files that derive from the code
+	$(BIN)/python deploy/env_example.py > env.example
 
 demo: $(INSTALLED)  ## convert a real model through the whole stack; MODEL=path.onnx IMAGES=dir for your own
 	@$(BIN)/python -m converter.devstack demo $(if $(MODEL),--model "$(MODEL)") $(if $(IMAGES),--images "$(IMAGES)")

@@ -11,9 +11,10 @@ import pytest
 from jobs import created
 from waiting import eventually
 
-from converter.common.bus import Bus, BusRefused, Delivery
+from converter.common.bus import Bus, Delivery
 from converter.common.consumer import Handler, Rejected, Released, Transient, consume
 from converter.common.eventlog import JobLog
+from converter.common.service import Unreachable
 from converter.common.topology import EVENTS, stage_durable
 from converter.contracts.job import Stage
 
@@ -118,5 +119,5 @@ async def test_stopping_waits_for_what_is_under_way(bus: Bus, job_log: JobLog) -
 
 
 async def test_a_consumer_that_was_not_provisioned_is_said_so(bus: Bus) -> None:
-    with pytest.raises(BusRefused, match="consumer not found"):
+    with pytest.raises(Unreachable, match="consumer not found; run"):
         await consume(bus, EVENTS, "nobody", lambda _: asyncio.sleep(0), concurrency=1, stop=asyncio.Event())

@@ -102,8 +102,10 @@ class Delivery:
 class Bus:
     """A connection that heals itself for as long as the process lives."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, address: str) -> None:
         self._client = client
+        self.address = address
+        """Where it was told to connect."""
 
     @classmethod
     async def connect(cls, settings: NatsSettings, *, name: str) -> Self:
@@ -146,7 +148,7 @@ class Bus:
                 await client.close()
             why = problem[-1] if problem else str(error) or type(error).__name__
             raise Unreachable("NATS", settings.nats_url, why) from error
-        return cls(client)
+        return cls(client, settings.nats_url)
 
     async def close(self) -> None:
         """Send what is buffered, then end the connection."""

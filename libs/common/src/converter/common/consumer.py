@@ -19,6 +19,7 @@ import structlog
 from converter.common.background import background
 from converter.common.bus import Bus, BusRefused, Delivery, EventBusUnavailable
 from converter.common.failpoint import failpoint
+from converter.common.service import Unreachable
 from converter.common.topology import SECOND
 
 log = structlog.get_logger()
@@ -51,9 +52,13 @@ async def heartbeat_s(bus: Bus, stream: str, durable: str) -> float:
     """How often a worker must tell that it is alive: a fifth of the consumer's `ack_wait`.
 
     Raises:
-        BusRefused: there is no such consumer; it has not been provisioned.
+        Unreachable: there is no such consumer.
     """
-    config = (await bus.api(f"CONSUMER.INFO.{stream}.{durable}"))["config"]
+    try:
+        config = (await bus.api(f"CONSUMER.INFO.{stream}.{durable}"))["config"]
+    except BusRefused as refused:
+        why = f"{refused.description}; run python -m converter.common.provision"
+        raise Unreachable(f"the consumer {durable} of {stream}", bus.address, why) from refused
     return float(config["ack_wait"]) / SECOND / 5
 
 
@@ -63,7 +68,7 @@ async def consume(
     """Handle messages, `concurrency` at once, until `stop` is set and those under way are settled.
 
     Raises:
-        BusRefused: there is no such consumer.
+        Unreachable: there is no such consumer.
     """
     every_s = await heartbeat_s(bus, stream, durable)
 

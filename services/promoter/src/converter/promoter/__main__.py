@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from converter.common import service
-from converter.common.bus import Bus, BusRefused
+from converter.common.bus import Bus
 from converter.common.consumer import consume, heartbeat_s
 from converter.common.eventlog import JobLog
 from converter.common.oauth import token_source
-from converter.common.service import Unreachable
 from converter.common.storage import open_store
 from converter.common.topology import EVENTS, PROMOTER
 from converter.common.workers import Presence
@@ -29,11 +28,7 @@ async def main(settings: PromoterSettings, stop: asyncio.Event) -> None:
         token_source(settings.oauth, scope=SCOPE) as tokens,
         open_file_store(settings.file_access_agent.file_access_agent_base_url, tokens) as file_store,
     ):
-        try:
-            beat_s = await heartbeat_s(bus, EVENTS, PROMOTER)
-        except BusRefused as refused:
-            why = f"consumer {PROMOTER} is not there ({refused.description}); run python -m converter.common.provision"
-            raise Unreachable("the promoter's queue", settings.nats.nats_url, why) from refused
+        beat_s = await heartbeat_s(bus, EVENTS, PROMOTER)
         presence = Presence(bus, PROMOTER, concurrency=CONCURRENCY)
         promotions = Promotions(JobLog(bus, PROMOTER), store, file_store, presence=presence, draining=stop)
         async with presence.shown(beat_s):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import signal
 from collections.abc import AsyncIterator, Mapping
+from functools import partial
+from pathlib import Path
 
 import httpx
 import pytest
@@ -18,13 +21,14 @@ from converter.contracts.facts import StageCompleted
 from converter.contracts.job import JobRecord, Stage
 from converter.devstack import demo
 from converter.devstack.stack import Stack
+from converter.devstack.upstream import Upstream
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")
 def workers() -> Mapping[str, int]:
-    return {"gateway": 3, "bie": 2}
+    return {"gateway": 3, "bie": 2, "promoter": 2}
 
 
 def over(state: State) -> bool:
@@ -52,6 +56,11 @@ async def post_raw(http: httpx.AsyncClient, url: str, token: str, user_id: str) 
         if answer.status_code != httpx.codes.SERVICE_UNAVAILABLE:
             return answer
         await asyncio.sleep(0.05)
+
+
+async def frozen(stack: Stack, name: str) -> bool:
+    stat = Path(f"/proc/{stack.pids[name]}/stat").read_text()
+    return stat.rpartition(")")[2].split()[0] == "T"
 
 
 async def test_two_workers_of_a_stage_share_its_jobs(stack: Stack, digits: Digits) -> None:
@@ -88,11 +97,7 @@ async def test_a_gateway_that_sleeps_between_claim_and_creation_has_lost_the_loc
     await stack.start(sleeper, env={"FAILPOINT": "before:create:SIGSTOP"})
     sleeping = asyncio.create_task(post_raw(http, stack.gateway_urls[0], token, "drowsy"))
 
-    async def asleep() -> bool:
-        with open(f"/proc/{stack.pids[sleeper]}/stat") as stat:  # noqa: PTH123 - the kernel answers at once
-            return stat.read().rpartition(")")[2].split()[0] == "T"
-
-    await eventually(asleep)
+    await eventually(partial(frozen, stack, sleeper))
     during = await asyncio.gather(*(post_raw(http, others[number % 2], token, "drowsy") for number in range(10)))
     assert {answer.status_code for answer in during} == {409}, "within the grace the claim holds"
 
@@ -111,19 +116,55 @@ async def test_a_gateway_that_sleeps_between_claim_and_creation_has_lost_the_loc
     await stack.start(sleeper)
 
 
-async def test_a_draining_stage_gives_its_job_back(stack: Stack, digits: Digits) -> None:
-    posted = await digits.post("draining", images=100)
+async def test_a_promoter_that_slept_does_not_overwrite_what_came_after(
+    stack: Stack, http: httpx.AsyncClient, token: str, upstream: Upstream, digits: Digits
+) -> None:
+    posted = await digits.post("promoted")
+    job_log, key = JobLog(stack.bus, "test"), "sleepy/model.bin"
+    await job_log.wait(posted.job_id, over, timeout_s=60)
+    sleeper, other = "promoter.1", "promoter.2"
+    await stack.kill(other)
+    await stack.kill(sleeper)
+    await stack.start(sleeper, env={"FAILPOINT": "before:store:SIGSTOP"})
+    await http.post(
+        f"{stack.env['GATEWAY_URL']}/api/v1/jobs/{posted.job_id}/promote",
+        json={"source": "onnx", "target_object_key": key},
+        headers={"Authorization": f"Bearer {token}", "Prefer": "respond-async"},
+    )
+    await eventually(partial(frozen, stack, sleeper))
+    await stack.start(other)
+
+    def uploaded(state: State) -> bool:
+        return isinstance(state, JobRecord) and state.promotions[-1].status == "completed"
+
+    await job_log.wait(posted.job_id, uploaded, timeout_s=30)
+    await upstream.promote(posted.job_id, source="nef", key=key)
+    job = await upstream.job(posted.job_id)
+    stack.send_signal(sleeper, signal.SIGCONT)
+
+    async def gave_up() -> bool:
+        return "promotion.ended_meanwhile" in stack.log_tail(sleeper)
+
+    await eventually(gave_up)
+    assert hashlib.sha256(stack.stored_file(key).read_bytes()).hexdigest() == job.artifacts["nef"].sha256
+    await stack.kill(sleeper)
+    await stack.start(sleeper)
+
+
+async def test_everything_goes_on_after_the_event_bus_was_killed(stack: Stack, digits: Digits) -> None:
+    await stack.kill("stage-nef")
+    posted = await digits.post("outage")
     job_log = JobLog(stack.bus, "test")
 
-    def at_bie(state: State) -> bool:
-        return isinstance(state, JobRecord) and (state.stages[Stage.BIE].worker is not None or not state.active)
+    def at_nef(state: State) -> bool:
+        return isinstance(state, JobRecord) and state.stage is Stage.NEF
 
-    state = await job_log.wait(posted.job_id, at_bie, timeout_s=30)
-    assert isinstance(state, JobRecord)
-    for name in ("stage-bie.1", "stage-bie.2"):
-        await stack.stop(name)
-        await stack.start(name)
+    await job_log.wait(posted.job_id, at_nef, timeout_s=30)
+    await stack.kill("nats-server")
+    await stack.start("nats-server")
+    # A worker that starts on a server that has been away finds everything that it needs.
+    await stack.start("stage-nef")
     job = await job_log.wait(posted.job_id, over, timeout_s=60)
     assert isinstance(job, JobRecord)
     assert job.error is None
-    assert job.stages[Stage.BIE].charged == 1
+    assert await digits.post("after-the-outage")

@@ -142,22 +142,54 @@ async def test_a_writer_gives_up_when_it_cannot_find_out(nats_server: NatsServer
         nats_server.send_signal(signal.SIGCONT)
 
 
-async def test_a_writer_that_decided_from_an_old_state_decides_again(job_log: JobLog) -> None:
+async def test_a_writer_that_decided_from_an_old_state_decides_again(nats_server: NatsServer, job_log: JobLog) -> None:
+    """Its bytes are held up on their way; meanwhile another writes."""
     job_id = uuid7()
     await job_log.append(job_id, lambda _: created(job_id))
     seen: list[State] = []
+    async with Proxy(nats_server.port) as proxy:
+        settings = NatsSettings(nats_url=f"nats://127.0.0.1:{proxy.port}")
+        async with await Bus.connect(settings, name="slow") as bus:
 
-    def decide_slowly(state: State) -> AnyFact | None:
-        seen.append(state)
-        return started(Stage.ONNX)
+            def decide(state: State) -> AnyFact | None:
+                seen.append(state)
+                proxy.hold_requests = len(seen) == 1
+                return started(Stage.ONNX, len(seen))
 
-    loop = asyncio.get_running_loop()
-    interfering = loop.create_task(job_log.append(job_id, cancel))
-    await interfering
-    with pytest.raises(IllegalTransition, match="has ended"):
-        await job_log.append(job_id, decide_slowly)
-    assert isinstance(seen[-1], JobRecord)
-    assert seen[-1].status is JobStatus.CANCELLED
+            writing = asyncio.create_task(JobLog(bus, "slow").append(job_id, decide))
+            await eventually(partial(swallowing, proxy))
+            await job_log.append(job_id, lambda _: started(Stage.ONNX, 1, "other"))
+            proxy.hold_requests = False
+            proxy.cut()
+            state = await writing
+    assert isinstance(state, JobRecord)
+    assert state.stages[Stage.ONNX].attempt == 2
+    assert [seen_state.revision for seen_state in seen if isinstance(seen_state, JobRecord)] == [1, 2]
+
+
+async def test_what_is_no_event_does_not_hide_the_jobs_state(bus: Bus, job_log: JobLog) -> None:
+    job_id = uuid7()
+    await job_log.append(job_id, lambda _: created(job_id))
+    await bus.store(f"converter.v1.{job_id}.job.completed", b"no event")
+    state = await job_log.read(job_id)
+    assert isinstance(state, JobRecord)
+    assert state.status is JobStatus.QUEUED
+    state = await job_log.append(job_id, cancel)
+    assert isinstance(state, JobRecord)
+    assert [type(event.fact) for event in await job_log.history(job_id)] == [JobCreated, JobCancelled]
+
+
+async def test_a_fact_of_a_newer_release_is_no_obstacle(bus: Bus, job_log: JobLog) -> None:
+    job_id = uuid7()
+    job = await job_log.append(job_id, lambda _: created(job_id))
+    newer = {
+        "fact": {"type": "job.paused", "at": AT},
+        "job": msgspec.to_builtins(job) | {"mood": "calm", "revision": 2},
+    }
+    await bus.store(f"converter.v1.{job_id}.job.paused", msgspec.json.encode(newer))
+    state = await job_log.append(job_id, cancel)
+    assert isinstance(state, JobRecord)
+    assert (state.status, state.revision) == (JobStatus.CANCELLED, 3)
 
 
 async def test_a_job_whose_creation_was_superseded_can_never_be_created(job_log: JobLog) -> None:

@@ -154,6 +154,12 @@ def test_a_released_attempt_is_not_charged_and_its_number_is_not_used_again() ->
     assert again.stages[Stage.ONNX].charged == 1
 
 
+def test_an_attempt_that_another_worker_holds_is_not_taken_for_ones_own() -> None:
+    job = life(created(), started(Stage.ONNX, 1, "quick"))
+    with pytest.raises(IllegalTransition, match="attempt 2 comes next"):
+        evolve(job, started(Stage.ONNX, 1, "slow"))
+
+
 def test_a_worker_whose_attempt_was_taken_over_cannot_complete_the_stage() -> None:
     job = life(created(), started(Stage.ONNX, 1, "asleep"), started(Stage.ONNX, 2, "awake"))
     with pytest.raises(IllegalTransition, match="attempt 1 does not hold"):
@@ -191,4 +197,4 @@ def test_ended_promotions_are_forgotten_before_the_record_outgrows_a_message() -
         )
         state = evolve(evolve(state, request), PromotionCompleted(at=AT, promotion_id=str(number)))
     assert isinstance(state, JobRecord)
-    assert [promotion.promotion_id for promotion in state.promotions] == [str(number) for number in range(30, 80)]
+    assert [promotion.promotion_id for promotion in state.promotions] == [str(number) for number in range(60, 80)]

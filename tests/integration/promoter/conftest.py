@@ -223,6 +223,10 @@ async def made(store: ArtifactStore) -> Made:
     return Made(artifact, content)
 
 
+async def still_wanted() -> bool:
+    return True
+
+
 @pytest.fixture
 def upload(store: ArtifactStore, made: Made) -> Upload:
     return Upload(
@@ -230,4 +234,5 @@ def upload(store: ArtifactStore, made: Made) -> Upload:
         artifact=made.artifact,
         open=lambda: store.open(made.artifact.object_key),
         deadline=datetime.now(UTC) + timedelta(seconds=60),
+        wanted=still_wanted,
     )

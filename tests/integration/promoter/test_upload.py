@@ -19,7 +19,7 @@ from converter.promoter.file_store import (
     FileStore,
     open_file_store,
 )
-from converter.promoter.upload import Upload
+from converter.promoter.upload import NotWanted, Upload
 
 from .conftest import PATH, Company, Exchange, Fault, Made, answering, no_answer, no_more, tokens_of
 
@@ -68,6 +68,17 @@ async def test_the_last_bytes_are_kept_back_when_no_time_is_left_for_an_answer(
     with pytest.raises(FileGatewayUnavailable, match="deadline"):
         await file_store.put(replace(upload, deadline=datetime.now(UTC) + timedelta(seconds=2)))
     assert 0 < received < len(made.content)
+
+
+async def test_the_last_bytes_are_kept_back_when_the_promotion_has_ended_meanwhile(
+    company: Company, file_store: FileStore, upload: Upload
+):
+    async def ended() -> bool:
+        return False
+
+    with pytest.raises(NotWanted):
+        await file_store.put(replace(upload, wanted=ended))
+    assert not company.files
 
 
 def broken_off(upload: Upload, error: Exception) -> Upload:

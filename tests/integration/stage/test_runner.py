@@ -25,6 +25,7 @@ from converter.common.settings import NatsSettings, StageSettings
 from converter.common.stage.attempt import Bench
 from converter.common.stage.policy import StageSpec
 from converter.common.stage.runner import StageRunner
+from converter.common.stage.workdirs import workdirs
 from converter.common.storage import ArtifactStore, open_local
 from converter.common.topology import EVENTS, PROGRESS, stage_durable
 from converter.common.workers import Presence, alive
@@ -61,16 +62,18 @@ def worker(nats_server: NatsServer, store: ArtifactStore, tmp_path: Path) -> Sta
         async with (
             await Bus.connect(NatsSettings(nats_url=nats_server.url), name=NAME) as bus,
             Isolation(confinement=Confinement(sources=(Path(__file__).parent,))) as isolation,
+            workdirs(tmp_path) as places,
         ):
             log = JobLog(bus, NAME)
             presence = Presence(bus, NAME, concurrency=2)
             bench = Bench(
-                spec,
+                spec=spec,
                 bus=bus,
                 job_log=log,
                 store=store,
                 isolation=isolation,
-                settings=StageSettings(work_dir=tmp_path, stage_timeout_s=60, stage_memory_mb=1024),
+                workdirs=places,
+                settings=StageSettings(stage_timeout_s=60, stage_memory_mb=1024),
                 draining=stop,
                 look_s=BEAT_S,
             )
@@ -152,7 +155,7 @@ async def test_a_stage_is_done_once_and_its_artifact_is_whole(
     told = await bus.last(PROGRESS, subjects.progress(Stage.ONNX, job_id))
     assert told is not None
     assert msgspec.json.decode(told.data, type=ProgressReported).fraction == 1.0
-    assert not list(tmp_path.glob("converter-*")), "an attempt's files are gone with it"
+    assert not list(tmp_path.glob("converter-*/tmp*")), "an attempt's files are gone with it"
 
 
 @pytest.mark.parametrize(("converter", "code"), [("refusing", "model_unsupported"), ("dying", "stage_crashed")])
@@ -182,7 +185,7 @@ async def test_a_cancelled_job_stops_its_conversion_within_two_seconds(
         await eventually(partial(settled, bus), within_s=5)
         assert time.monotonic() - began < 2
     assert [type(event.fact) for event in await job_log.history(job_id)] == [JobCreated, StageStarted, JobCancelled]
-    assert not list(tmp_path.glob("converter-*"))
+    assert not list(tmp_path.glob("converter-*/tmp*"))
 
 
 async def test_a_draining_worker_gives_its_job_to_another_without_charge(
@@ -239,13 +242,13 @@ async def test_a_worker_that_was_overtaken_stops_and_stores_nothing(
     async with second.shown(BEAT_S), worker("endless"):
 
         async def at_work() -> bool:
-            return bool(list(tmp_path.glob("converter-*")))
+            return bool(list(tmp_path.glob("converter-*/tmp*")))
 
         await eventually(at_work)
         await job_log.append(job_id, lambda _: StageStarted(at=AT, stage=Stage.ONNX, attempt=2, worker=second.worker))
 
         async def stopped() -> bool:
-            return not list(tmp_path.glob("converter-*"))
+            return not list(tmp_path.glob("converter-*/tmp*"))
 
         await eventually(stopped)
     assert [info async for info in store.list(f"jobs/{job_id}/onnx/")] == []

@@ -19,6 +19,8 @@ CANCEL_AGAIN_S = 0.5
 async def background(*works: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
     """Run `works` while the context is open; at its end they are cancelled. One that fails is logged."""
     tasks = [asyncio.create_task(work()) for work in works]
+    for task in tasks:
+        task.add_done_callback(_tell_of_failure)
     try:
         yield
     finally:
@@ -27,6 +29,8 @@ async def background(*works: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIt
             for task in pending:
                 task.cancel()
             _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_S)
-        for task in tasks:
-            if not task.cancelled() and (error := task.exception()):
-                log.error("background.failed", work=task.get_coro().__qualname__, exc_info=error)  # type: ignore[union-attr]
+
+
+def _tell_of_failure(task: asyncio.Task[None]) -> None:
+    if not task.cancelled() and (error := task.exception()):
+        log.error("background.failed", work=task.get_coro().__qualname__, exc_info=error)  # type: ignore[union-attr]

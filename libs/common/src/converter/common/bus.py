@@ -106,15 +106,22 @@ class Bus:
         self._client = client
         self.address = address
         """Where it was told to connect."""
+        self._open = False
 
     @classmethod
-    async def connect(cls, settings: NatsSettings, *, name: str) -> Self:
+    async def connect(cls, settings: NatsSettings, *, name: str, on_lost: Callable[[], None] = lambda: None) -> Self:
         """Connect once, within `CONNECT_TIMEOUT_S`; later losses are healed in the background.
+
+        Args:
+            settings: where, and who asks.
+            name: the user; its inbox is named after it.
+            on_lost: called when the connection will not come back, as when the server no longer knows the user.
 
         Raises:
             Unreachable: there is no server at the address, or it refuses these credentials.
         """
         client = Client()
+        bus = cls(client, settings.nats_url)
         problem: list[str] = []
 
         async def on_error(error: Exception) -> None:
@@ -127,6 +134,11 @@ class Bus:
         async def on_reconnect() -> None:
             log.info("bus.reconnected")
 
+        async def on_closed() -> None:
+            if bus._open:
+                log.critical("bus.lost", address=settings.nats_url, error=problem[-1] if problem else None)
+                on_lost()
+
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await client.connect(
@@ -135,6 +147,7 @@ class Bus:
                     error_cb=on_error,
                     disconnected_cb=on_disconnect,
                     reconnected_cb=on_reconnect,
+                    closed_cb=on_closed,
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; fractions work
                     connect_timeout=2,
@@ -143,15 +156,18 @@ class Bus:
                     tls=_tls(settings),
                     nkeys_seed=str(settings.nats_nkey_seed_file) if settings.nats_nkey_seed_file else None,
                 )
+                await bus._wait_for_jetstream()
         except (TimeoutError, OSError, nats.errors.Error) as error:
             with contextlib.suppress(Exception):
                 await client.close()
             why = problem[-1] if problem else str(error) or type(error).__name__
             raise Unreachable("NATS", settings.nats_url, why) from error
-        return cls(client, settings.nats_url)
+        bus._open = True
+        return bus
 
     async def close(self) -> None:
         """Send what is buffered, then end the connection."""
+        self._open = False
         with contextlib.suppress(nats.errors.Error, TimeoutError, OSError):
             await self._client.flush(timeout=1)
         await self._client.close()
@@ -161,6 +177,14 @@ class Bus:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.close()
+
+    async def _wait_for_jetstream(self) -> None:
+        """A server that has just been started takes connections before it can store anything."""
+        while True:
+            with contextlib.suppress(EventBusUnavailable, BusRefused):
+                await self.api("INFO")
+                return
+            await asyncio.sleep(0.1)
 
     async def round_trip(self) -> float:
         """Seconds that the server takes to answer.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
@@ -85,6 +85,7 @@ class JobLog:
 
         Raises:
             IllegalTransition: the fact cannot follow the state.
+            BusRefused: the server does not take it, and has not stored it.
             EventBusUnavailable: it could not be found out in time; the fact may be stored, now or later.
             Exception: whatever `decide` raises.
         """
@@ -101,12 +102,13 @@ class JobLog:
                 return after
 
     async def history(self, job_id: str) -> list[Event]:
-        """Every event of the job, oldest first."""
+        """Every event of the job that this build can read, oldest first."""
         events: list[Event] = []
-        sequence = 0
-        while found := await self._bus.next_after(EVENTS, subjects.job_root(job_id), sequence):
-            events.append(_events.decode(found.data))
-            sequence = found.sequence
+        async for message in self._messages(job_id):
+            try:
+                events.append(_events.decode(message.data))
+            except msgspec.MsgspecError as error:
+                log.warning("event.unknown", job_id=job_id, sequence=message.sequence, error=str(error))
         return events
 
     async def wait(self, job_id: str, until: Callable[[State], bool], timeout_s: float) -> State:
@@ -126,7 +128,8 @@ class JobLog:
             state = await self.read(job_id)
             while not until(state):
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(moved.wait(), RECHECK_S)
+                    async with asyncio.timeout(RECHECK_S):
+                        await moved.wait()
                 moved.clear()
                 with contextlib.suppress(EventBusUnavailable):
                     state = await self.read(job_id)
@@ -134,7 +137,27 @@ class JobLog:
 
     async def _last(self, job_id: str) -> Revision:
         found = await self._bus.last(EVENTS, subjects.job_root(job_id))
-        return Revision(_state_in(found), found.sequence) if found else NOTHING
+        if found is None:
+            return NOTHING
+        try:
+            return Revision(_state_in(found), found.sequence)
+        except msgspec.MsgspecError as error:
+            log.error("event.unreadable", job_id=job_id, sequence=found.sequence, error=str(error))
+            return Revision(await self._last_readable(job_id), found.sequence)
+
+    async def _last_readable(self, job_id: str) -> State:
+        """The state before somebody published what is no event, which counts as nothing but the last message."""
+        state: State = None
+        async for message in self._messages(job_id):
+            with contextlib.suppress(msgspec.MsgspecError):
+                state = _state_in(message)
+        return state
+
+    async def _messages(self, job_id: str) -> AsyncIterator[StoredMessage]:
+        sequence = 0
+        while found := await self._bus.next_after(EVENTS, subjects.job_root(job_id), sequence):
+            yield found
+            sequence = found.sequence
 
     async def _publish(self, job_id: str, fact: AnyFact, after: State, expected: int, give_up_at: float) -> bool:
         """Publish on the condition that `expected` is the job's last sequence; whether it is stored.
@@ -162,6 +185,8 @@ class JobLog:
                 follower = await self._until(give_up_at, lambda: self._bus.next_after(EVENTS, root, expected))
                 if follower is not None:
                     return follower.headers.get("ce-id") == event_id
+                if isinstance(error, BusRefused):
+                    raise
                 log.warning("event.unsettled", job_id=job_id, subject=subject, error=str(error))
                 if time.monotonic() >= give_up_at:
                     raise EventBusUnavailable(f"{subject}: {error}") from error

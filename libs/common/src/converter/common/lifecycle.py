@@ -59,8 +59,10 @@ def evolve(state: State, fact: AnyFact) -> State:
     match state, fact:
         case None, JobCreated():
             return _created(fact)
-        case None | Deleted(), JobDeleted():
+        case None, JobDeleted():
             return Deleted()
+        case Deleted(), JobDeleted():
+            return state
         case JobRecord(), JobDeleted():
             if state.active:
                 raise IllegalTransition(state, fact, "it must end before it is deleted")
@@ -109,7 +111,7 @@ def _(fact: JobCreated, job: JobRecord) -> JobRecord:
 @_apply.register
 def _(fact: StageStarted, job: JobRecord) -> JobRecord:
     state = _reached(fact, fact.stage, job)
-    if fact.attempt <= state.attempt:
+    if fact.attempt < state.attempt or (fact.attempt == state.attempt and state.worker in (None, fact.worker)):
         return job
     _require_current(fact, fact.stage, job)
     if fact.attempt != state.attempt + 1:
@@ -237,7 +239,7 @@ def _promotion_ended(
     raise IllegalTransition(job, fact, "no such promotion")
 
 
-PROMOTIONS_KEPT = 50
+PROMOTIONS_KEPT = 20
 """Ended promotions that a record keeps; more would push it towards the size limit of a message."""
 
 

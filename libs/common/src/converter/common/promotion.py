@@ -3,12 +3,16 @@
 JobNotReadyForPromote   the job has not completed
 SourceNotAvailable      the stage has made nothing
 PromotionInProgress     another artifact is on its way to the same key
+TooManyPromotions       as many as may be are on their way
 """
 
 from __future__ import annotations
 
+from converter.common.lifecycle import pending
 from converter.contracts.facts import PromotionRequested
 from converter.contracts.job import JobRecord, JobStatus, Promotion, Stage, Timestamp
+
+PENDING_MAX = 16
 
 
 class JobNotReadyForPromote(Exception):
@@ -35,6 +39,14 @@ class PromotionInProgress(Exception):
         self.pending = pending
 
 
+class TooManyPromotions(Exception):
+    """A job's record, which travels with each of its events, has room for `limit` promotions at once."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(f"{limit} promotions of this job are under way")
+        self.limit = limit
+
+
 def request_promotion(
     job: JobRecord, source: Stage, key: str, *, now: Timestamp, deadline: Timestamp, promotion_id: str
 ) -> PromotionRequested | Promotion:
@@ -53,6 +65,8 @@ def request_promotion(
         raise PromotionInProgress(latest)
     if latest and latest.status != "failed" and latest.source is source:
         return latest
+    if len(pending(job)) >= PENDING_MAX:
+        raise TooManyPromotions(PENDING_MAX)
     return PromotionRequested(
         at=now, promotion_id=promotion_id, source=source, target_object_key=key, deadline=deadline
     )

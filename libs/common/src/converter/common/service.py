@@ -50,6 +50,26 @@ def run(name: str, settings_type: type[S], main: Main[S]) -> NoReturn:
     raise SystemExit(_serve(settings, main))
 
 
+async def require(what: str, probe: Callable[[], Awaitable[object]]) -> None:
+    """Ask `what` once, before anything depends on it.
+
+    Raises:
+        Unreachable: it does not answer; the error's `address` and `why` say more.
+    """
+    try:
+        await probe()
+    except Unreachable:
+        raise
+    except Exception as error:
+        address, why = getattr(error, "address", "the address it is configured with"), getattr(error, "why", str(error))
+        raise Unreachable(what, address, why) from error
+
+
+def die() -> None:
+    """End the process at once, for a supervisor to start it anew: something has happened that it cannot heal."""
+    os._exit(1)
+
+
 def _serve(settings: S, main: Main[S]) -> int:
     async def serve() -> None:
         stop = asyncio.Event()

@@ -1,7 +1,9 @@
 """What JetStream holds, as data: streams, buckets and durable consumers. `provision` applies it.
 
 EVENTS is the state of every job; the buckets are a projection of it (job_state), a lock (active_jobs), an index
-(jobs_by_user) and the presence of workers. Field names are those of JetStream's API; durations are nanoseconds.
+(jobs_by_user), the models that clients may name again (models), the keys of requests that may be repeated
+(idempotency), the presence of workers, the count of clients' requests (rate_limits) and what gateways write to see
+whether the server takes it (health). Field names are those of JetStream's API; durations are nanoseconds.
 """
 
 from __future__ import annotations
@@ -23,7 +25,13 @@ LOGS = "LOGS"
 JOB_STATE = "job_state"
 ACTIVE_JOBS = "active_jobs"
 JOBS_BY_USER = "jobs_by_user"
+MODELS = "models"
+IDEMPOTENCY = "idempotency"
 WORKERS = "workers"
+RATE_LIMITS = "rate_limits"
+HEALTH = "health"
+GATEWAY_BUCKETS = (ACTIVE_JOBS, JOBS_BY_USER, MODELS, IDEMPOTENCY, RATE_LIMITS, HEALTH)
+"""The buckets that gateways write, and nobody else."""
 
 PROMOTER = "promoter"
 DEADLINES = "deadlines"
@@ -62,7 +70,8 @@ def streams(tuning: Tuning) -> list[dict[str, Any]]:
     retention = tuning.retention_days * DAY
     kept = {"storage": "file", "num_replicas": tuning.replicas, "retention": "limits", "discard": "new"}
     presence = int(tuning.ack_wait_s * SECOND * 2 / 3)
-    passing = {"storage": "memory", "num_replicas": 1, "retention": "limits", "discard": "old", "max_age": DAY}
+    # On disk, or a single server would forget with its end that these streams exist; but nothing waits for the disk.
+    passing = {**kept, "discard": "old", "max_age": DAY} | ({"persist_mode": "async"} if tuning.replicas == 1 else {})
     return [
         {
             "name": EVENTS,
@@ -98,8 +107,13 @@ def streams(tuning: Tuning) -> list[dict[str, Any]]:
         },
         _bucket(ACTIVE_JOBS, kept),
         _bucket(JOBS_BY_USER, kept, max_age=retention),
+        _bucket(MODELS, kept, max_age=retention),
+        _bucket(IDEMPOTENCY, kept, max_age=DAY),
         # A worker that stops renewing its key is gone before its message is delivered again.
         _bucket(WORKERS, passing, max_age=presence, duplicate_window=presence),
+        _bucket(RATE_LIMITS, kept | {"discard": "old"}, max_age=DAY),
+        # On disk, so that it fails when the disk does.
+        _bucket(HEALTH, kept | {"discard": "old"}, max_age=3600 * SECOND),
     ]
 
 

@@ -12,7 +12,7 @@ import msgspec
 import structlog
 
 from converter.common.background import background
-from converter.common.bus import Bus, EventBusUnavailable
+from converter.common.bus import Bus, BusRefused, EventBusUnavailable
 from converter.common.topology import WORKERS, bucket_key, bucket_stream
 from converter.contracts.job import timestamp
 from converter.contracts.live import WorkerStatus
@@ -58,7 +58,7 @@ class Presence:
                 await asyncio.sleep(renew_s)
                 try:
                     await self._renew()
-                except EventBusUnavailable as error:
+                except (EventBusUnavailable, BusRefused) as error:
                     log.warning("worker.presence_not_renewed", error=str(error))
 
         await self._renew()
@@ -81,7 +81,12 @@ class Presence:
 
 
 async def is_alive(bus: Bus, worker: str) -> bool:
-    """Whether `worker` has renewed its entry lately."""
+    """Whether `worker` has renewed its entry lately.
+
+    Raises:
+        EventBusUnavailable: it cannot be told now.
+        BusRefused: it cannot be told at all; nothing may be concluded.
+    """
     found = await bus.last(bucket_stream(WORKERS), bucket_key(WORKERS, f"*.{worker}"))
     return found is not None and bool(found.data)
 

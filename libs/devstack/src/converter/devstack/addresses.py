@@ -132,7 +132,9 @@ class Addresses:
             ),
         )
 
-    def for_people(self, *, gateway_url: str, internal_url: str, pids: Mapping[str, int]) -> dict[str, str]:
+    def for_people(
+        self, *, gateway_url: str, internal_url: str, subscriber_seed: str, pids: Mapping[str, int]
+    ) -> dict[str, str]:
         """What `stack.env` says. With an outside issuer it knows no upstream's secret."""
         variables = self.variables
         upstream = ISSUER in self.own
@@ -147,6 +149,7 @@ class Addresses:
             "CLIENT2_ID": CLIENT2_ID if upstream else "",
             "CLIENT2_SECRET": self._known.client2_secret if upstream else "",
             "NATS_URL": variables["NATS_URL"],
+            "SUBSCRIBER_NKEY_SEED": subscriber_seed,
             "S3_ENDPOINT": variables["MINIO_ENDPOINT_URL"],
             "S3_ACCESS_KEY": variables["MINIO_ACCESS_KEY"],
             "S3_SECRET_KEY": variables["MINIO_SECRET_KEY"],

@@ -17,16 +17,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
-import msgspec
 from msgspec import Struct
 from rich.console import Console
 
-from converter.common.bus import EventBusUnavailable
-from converter.common.storage import StorageError
-from converter.contracts import subjects
 from converter.contracts.job import STAGES
-from converter.contracts.live import ProgressReported
-from converter.devstack import kept
 from converter.devstack.addresses import FILE_STORE, ISSUER, NATS, S3, SCOPES
 from converter.devstack.process import TAIL_LINES, PartFailed
 from converter.devstack.screen import Screen
@@ -112,8 +106,8 @@ async def _convert(stack: Stack, screen: Screen, console: Console, what: Wanted)
         with screen.busy(f"promoting {key}"), _blamed(stack, "promoter"):
             await upstream.promote(job.job_id, source=source, key=key)
         screen.say(f"promoted to {stack.env['FILE_STORE_URL']}/files/{key}")
-    with _blamed(stack, S3):
-        reports = await kept.reports(stack, job.job_id)
+        with _blamed(stack, GATEWAY.name):
+            reports = await upstream.reports(job.job_id)
     print_summary(console, job, reports)
     await _verify(stack, screen, job, source, key)
 
@@ -121,31 +115,26 @@ async def _convert(stack: Stack, screen: Screen, console: Console, what: Wanted)
 async def _post_and_watch(stack: Stack, screen: Screen, upstream: Upstream, what: Wanted) -> Job:
     """Post the job and show it until it has ended; the job then."""
     with screen.bars() as bars:
-
-        async def told(_: str, payload: bytes) -> None:
-            bars.tell(msgspec.json.decode(payload, type=ProgressReported))
-
-        async with stack.bus.hear(subjects.PROGRESS, told):
-            job = await upstream.post(what.model, what.images, what.fields)
-            left_out = f" ({what.left_out} more left out)" if what.left_out else ""
-            screen.say(f"posted {what.model.name}, {len(what.images)} reference images{left_out}: job {job.job_id}")
-            give_up_at = time.monotonic() + _JOB_LIMIT_S
-            while not job.over and time.monotonic() < give_up_at:
-                await asyncio.sleep(_LOOK_EVERY_S)
-                job = await upstream.job(job.job_id)
-                bars.show(job)
+        job = await upstream.post(what.model, what.images, what.fields)
+        left_out = f" ({what.left_out} more left out)" if what.left_out else ""
+        screen.say(f"posted {what.model.name}, {len(what.images)} reference images{left_out}: job {job.job_id}")
+        give_up_at = time.monotonic() + _JOB_LIMIT_S
+        while not job.over and time.monotonic() < give_up_at:
+            await asyncio.sleep(_LOOK_EVERY_S)
+            job = await upstream.job(job.job_id)
+            bars.show(job)
     if job.status != "completed":
-        raise await _not_completed(stack, job)
+        raise await _not_completed(stack, upstream, job)
     return job
 
 
-async def _not_completed(stack: Stack, job: Job) -> PartFailed:
+async def _not_completed(stack: Stack, upstream: Upstream, job: Job) -> PartFailed:
     if not job.error or not job.error.stage:
         why = job.error.message if job.error else f"the job is {job.status} after {_JOB_LIMIT_S:g} s"
         return _failed(stack, f"stage-{job.stage}" if job.stage else GATEWAY.name, f"did not finish: {why}")
     error, stage = job.error, job.error.stage
     why = f"failed the job with {error.code}: {error.message}\n  hint: {error.hint}"
-    written = (await kept.stage_log(stack, job.job_id, stage)).splitlines()[-TAIL_LINES:]
+    written = (await upstream.log(job.job_id, stage)).splitlines()[-TAIL_LINES:]
     toolchain = "\n".join(["\n  the end of what the toolchain wrote:", *written]) if written else ""
     return _failed(stack, f"stage-{stage}", why + toolchain)
 
@@ -195,10 +184,6 @@ def _blamed(stack: Stack, part: str) -> Iterator[None]:
         yield
     except Refused as refused:
         raise _failed(stack, part, refused.why) from refused
-    except StorageError as error:
-        raise _failed(stack, S3, f"does not do its part: {error}") from error
-    except EventBusUnavailable as error:
-        raise _failed(stack, NATS, f"does not do its part: {error}") from error
 
 
 def _failed(stack: Stack, part: str, why: str) -> PartFailed:

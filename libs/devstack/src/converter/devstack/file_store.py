@@ -23,6 +23,7 @@ from asyncio import to_thread
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, BinaryIO
+from urllib.parse import quote
 
 import httpx
 import uvicorn
@@ -130,7 +131,7 @@ async def upload(request: Request[Any, Any, Any], state: State) -> Response[dict
     return Response(
         {"key": key, "size_bytes": size_bytes, "sha256": sha256},
         status_code=200 if replaced else 201,
-        headers={"Location": request.url.path},
+        headers={"Location": quote(request.url.path)},
     )
 
 

@@ -10,7 +10,6 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.text import Text
 
 from converter.contracts.job import STAGES
-from converter.contracts.live import ProgressReported
 from converter.devstack.upstream import Job
 
 _STAGES = tuple(str(stage) for stage in STAGES)
@@ -19,33 +18,31 @@ _MEGABYTE = 1_000_000
 
 
 class StageView:
-    """How far each stage of a job is, and what it is doing: what the job says, and what its workers tell meanwhile."""
+    """How far each stage of a job is, and what it is doing."""
 
     def __init__(self, draw: Callable[[StageView], None]) -> None:
         self._draw = draw
         self._job: Job | None = None
-        self._told: dict[str, ProgressReported] = {}
 
     def show(self, job: Job) -> None:
         """The job as it is now."""
         self._job = job
         self._draw(self)
 
-    def tell(self, report: ProgressReported) -> None:
-        """What a worker told."""
-        self._told[report.stage] = report
-        self._draw(self)
-
     def started(self, stage: str) -> bool:
         """Whether a worker took the stage."""
         timing = self._job.stage_timings.get(stage) if self._job else None
-        return stage in self._told or (timing is not None and timing.started_at is not None)
+        return timing is not None and timing.started_at is not None
 
     def fraction(self, stage: str) -> float:
         """How much of the stage is done, in 0..1."""
-        if self._job and stage in self._job.artifacts:
+        job = self._job
+        if job and stage in job.artifacts:
             return 1.0
-        return self._told[stage].fraction if stage in self._told else 0.0
+        if job is None or job.stage != stage:
+            return 0.0
+        # The job tells its progress as a whole, of which every stage is an equal part.
+        return max(job.progress * (_STAGES.index(job.options.targets) + 1) - len(job.artifacts), 0.0)
 
     def doing(self, stage: str) -> str:
         """What the stage does, in a few words."""
@@ -54,7 +51,7 @@ class StageView:
             return f"made {made.filename}, {kilobytes(made.size_bytes)}"
         if job and job.over and job.stage == stage:
             return job.error.code if job.error else job.status
-        return self._told[stage].activity if stage in self._told else ""
+        return (job.activity or "") if job and job.stage == stage else ""
 
 
 class Screen:

@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from converter.common.access import PROVISIONER
 from converter.devstack.addresses import FILE_STORE, ISSUER, Addresses
 from converter.devstack.loopback import HOST, http_status, origin
+from converter.devstack.nats_users import NatsUsers
 from converter.devstack.process import Program
 
 _HTTP_OK = 200
@@ -41,6 +43,7 @@ class Programs:
         addresses: where everything is.
         settings: more variables for all of them.
         at_work: whether the worker with this process id has reported for work.
+        users: who each service is on the event bus; a server that is not ours knows no users of ours.
     """
 
     def __init__(
@@ -49,8 +52,9 @@ class Programs:
         addresses: Addresses,
         settings: Mapping[str, str],
         at_work: Callable[[int], Awaitable[bool]],
+        users: NatsUsers | None = None,
     ) -> None:
-        self._directory, self._addresses, self._at_work = directory, addresses, at_work
+        self._directory, self._addresses, self._at_work, self._users = directory, addresses, at_work, users
         # The directory tells a person who looks at a process which stack it belongs to.
         of_stack = {"DEVSTACK_DIRECTORY": str(directory), "PYTHONUNBUFFERED": "1"}
         variables = addresses.variables | of_stack | dict(settings)
@@ -64,7 +68,8 @@ class Programs:
         async def never(_: int) -> bool:
             return False
 
-        return self._program("provision", "converter.common.provision", ready=never)
+        variables = self._identity(PROVISIONER)
+        return self._program("provision", "converter.common.provision", variables=variables, ready=never)
 
     def issuer(self, port: int) -> Program:
         """The development issuer on `port`."""
@@ -90,11 +95,14 @@ class Programs:
         """A gateway with its two listeners."""
         listeners = {"HOST": HOST, "PORT": str(port), "INTERNAL_HOST": HOST, "INTERNAL_PORT": str(internal_port)}
         ready = _answers(f"{origin(port)}/health/ready")
-        return self._program(name, GATEWAY.module, variables=listeners, ready=ready)
+        return self._program(name, GATEWAY.module, variables=listeners | self._identity(GATEWAY.name), ready=ready)
 
     def worker(self, name: str, service: Service) -> Program:
         """A stage's worker, or a promoter."""
-        return self._program(name, service.module, ready=self._at_work)
+        return self._program(name, service.module, variables=self._identity(service.name), ready=self._at_work)
+
+    def _identity(self, user: str) -> dict[str, str]:
+        return {"NATS_NKEY_SEED_FILE": str(self._users.seed_files[user])} if self._users else {}
 
     def _program(
         self,

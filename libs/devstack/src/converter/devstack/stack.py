@@ -24,6 +24,7 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
+from converter.common.access import OPERATOR, SUBSCRIBER
 from converter.common.bus import Bus, BusRefused, EventBusUnavailable
 from converter.common.settings import NatsSettings
 from converter.common.topology import WORKERS, bucket_key, bucket_stream
@@ -31,6 +32,7 @@ from converter.devstack.addresses import FILE_STORE, ISSUER, NATS, S3, Addresses
 from converter.devstack.clients import write_clients
 from converter.devstack.loopback import ReservedPorts, origin
 from converter.devstack.nats_server import NatsServer
+from converter.devstack.nats_users import NatsUsers
 from converter.devstack.private import write_private
 from converter.devstack.process import Part, tail_of
 from converter.devstack.seaweedfs import SeaweedFs
@@ -85,6 +87,7 @@ class Stack:
         return self._addresses.for_people(
             gateway_url=origin(self._gateway_ports[0][0]),
             internal_url=origin(self._gateway_ports[0][1]),
+            subscriber_seed=self._users.seed(SUBSCRIBER) if self._users else "",
             pids=self.pids,
         )
 
@@ -159,7 +162,8 @@ class Stack:
         usual = GATEWAY_PORTS if self._default_ports else (0, 0)
         self._gateway_ports = [(self._ports.take(usual[0]), self._ports.take(usual[1])) for _ in self._names(GATEWAY)]
         write_clients(self.directory / ISSUER, self._addresses.clients)
-        programs = Programs(self.directory, self._addresses, self._settings, self._at_work)
+        self._users = NatsUsers(self.directory / "nats-users") if NATS in self._addresses.own else None
+        programs = Programs(self.directory, self._addresses, self._settings, self._at_work, self._users)
         servers = self._servers(programs)
         bus_server = {NATS: servers.pop(NATS)} if NATS in servers else {}
         await _all_of(self._start_bus(programs, bus_server), self._start_parts(servers))
@@ -181,7 +185,9 @@ class Stack:
     def _servers(self, programs: Programs) -> dict[str, Part]:
         variables, ports = self._addresses.variables, self._addresses.ports
         makers: dict[str, Callable[[], Part]] = {
-            NATS: lambda: NatsServer(self.directory / NATS, port=ports[NATS]),
+            NATS: lambda: NatsServer(
+                self.directory / NATS, port=ports[NATS], authorization=self._users.authorization if self._users else ""
+            ),
             S3: lambda: SeaweedFs(
                 self.directory / S3,
                 bucket=variables["MINIO_BUCKET"],
@@ -218,11 +224,16 @@ class Stack:
     async def _start_bus(self, programs: Programs, server: Mapping[str, Part]) -> None:
         await self._start_parts(server)
         await programs.provision().run()
-        seed = os.environ.get("NATS_NKEY_SEED_FILE")
+        outside_seed = os.environ.get("NATS_NKEY_SEED_FILE")
         settings = NatsSettings(
-            nats_url=self._addresses.variables["NATS_URL"], nats_nkey_seed_file=Path(seed) if seed else None
+            nats_url=self._addresses.variables["NATS_URL"],
+            nats_nkey_seed_file=self._users.seed_files[OPERATOR]
+            if self._users
+            else Path(outside_seed)
+            if outside_seed
+            else None,
         )
-        self._bus = await Bus.connect(settings, name="devstack")
+        self._bus = await Bus.connect(settings, name=OPERATOR)
 
     async def _at_work(self, pid: int) -> bool:
         """Whether a worker with this process id shows in the bucket of workers, whose names end in pid and chance."""

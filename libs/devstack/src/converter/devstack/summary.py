@@ -8,9 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from converter.contracts.job import STAGES, moment
-from converter.devstack.kept import Reports
 from converter.devstack.screen import kilobytes
-from converter.devstack.upstream import Job, Timing
+from converter.devstack.upstream import Job, Reports, Timing
 
 
 def print_summary(console: Console, job: Job, reports: Reports) -> None:

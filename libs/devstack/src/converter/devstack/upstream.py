@@ -13,6 +13,8 @@ import msgspec
 from msgspec import Struct
 
 T = TypeVar("T")
+Reports = dict[str, dict[str, Any]]
+"""By stage, its conversion report."""
 _ANSWER_WITHIN_S = 330.0
 """A promotion is waited for by the gateway, up to its own limit of 300 s."""
 
@@ -64,12 +66,21 @@ class Tool(Struct, frozen=True):
     version: str
 
 
+class Options(Struct, frozen=True):
+    """How the job is converted; `targets` is the last stage that it runs."""
+
+    targets: str
+
+
 class Job(Struct, frozen=True):
     """The job resource, as far as it is looked at here."""
 
     job_id: str
     status: str
     stage: str | None
+    options: Options
+    progress: float = 0.0
+    activity: str | None = None
     stage_timings: dict[str, Timing] = {}
     artifacts: dict[str, Made] = {}
     error: Failure | None = None
@@ -91,6 +102,10 @@ async def fetch_token(http: httpx.AsyncClient, env: Mapping[str, str], *, scope:
     form = {"grant_type": "client_credentials", "scope": scope, "audience": env["AUDIENCE"]}
     proof = (env["CLIENT_ID"], env["CLIENT_SECRET"])
     return (await _answer(http.post(env["TOKEN_URL"], data=form, auth=proof), 200, _Token)).access_token
+
+
+class _Report(Struct, frozen=True):
+    stages: Reports
 
 
 class Upstream:
@@ -131,6 +146,24 @@ class Upstream:
         request = self._http.get(f"{self._jobs}/{job_id}", headers=self._headers)
         return await _answer(request, 200, Job)
 
+    async def reports(self, job_id: str) -> Reports:
+        """The report of every stage that has finished.
+
+        Raises:
+            Refused: the gateway did not say.
+        """
+        request = self._http.get(f"{self._jobs}/{job_id}/report", headers=self._headers)
+        return (await _answer(request, 200, _Report)).stages
+
+    async def log(self, job_id: str, stage: str) -> str:
+        """What the toolchain wrote in a stage.
+
+        Raises:
+            Refused: the gateway did not say.
+        """
+        request = self._http.get(f"{self._jobs}/{job_id}/logs", params={"stage": stage}, headers=self._headers)
+        return (await _answered(request, 200)).text
+
     async def promote(self, job_id: str, *, source: str, key: str) -> None:
         """Have what `source` made put into the file store under `key`.
 
@@ -145,13 +178,18 @@ class Upstream:
 
 
 async def _answer(request: Awaitable[httpx.Response], status: int, body: type[T]) -> T:
+    answer = await _answered(request, status)
+    try:
+        return msgspec.json.decode(answer.content, type=body)
+    except msgspec.DecodeError as error:
+        raise Refused(f"answered something else than the contract says: {error}") from error
+
+
+async def _answered(request: Awaitable[httpx.Response], status: int) -> httpx.Response:
     try:
         answer = await request
     except httpx.HTTPError as error:
         raise Refused(f"no answer: {error or type(error).__name__}") from error
     if answer.status_code != status:
         raise Refused(f"answered {answer.status_code}: {answer.text[:1000]}")
-    try:
-        return msgspec.json.decode(answer.content, type=body)
-    except msgspec.DecodeError as error:
-        raise Refused(f"answered something else than the contract says: {error}") from error
+    return answer

@@ -23,12 +23,13 @@ CONCURRENCY = 4
 async def main(settings: PromoterSettings, stop: asyncio.Event) -> None:
     """Promote until `stop` is set."""
     async with (
-        await Bus.connect(settings.nats, name=PROMOTER) as bus,
+        await Bus.connect(settings.nats, name=PROMOTER, on_lost=service.die) as bus,
         open_store(settings.storage) as store,
         token_source(settings.oauth, scope=SCOPE) as tokens,
         open_file_store(settings.file_access_agent.file_access_agent_base_url, tokens) as file_store,
     ):
         beat_s = await heartbeat_s(bus, EVENTS, PROMOTER)
+        await service.require("object storage", store.probe)
         presence = Presence(bus, PROMOTER, concurrency=CONCURRENCY)
         promotions = Promotions(JobLog(bus, PROMOTER), store, file_store, presence=presence, draining=stop)
         async with presence.shown(beat_s):

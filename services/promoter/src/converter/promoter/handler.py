@@ -20,7 +20,7 @@ from converter.contracts.facts import Event, PromotionCompleted, PromotionFailed
 from converter.contracts.job import JobRecord, Promotion, moment, timestamp
 from converter.contracts.subjects import job_of
 from converter.promoter.file_store import FileGatewayUnavailable, FileStore, NotPromoted
-from converter.promoter.upload import Upload
+from converter.promoter.upload import NotWanted, Upload
 
 log = structlog.get_logger()
 
@@ -85,7 +85,11 @@ class Promotions:
         if not isinstance(job, JobRecord) or promotion is None:
             return
         with bound_contextvars(client_id=job.request.client_id, user_id=job.request.user_id):
-            outcome = await self._outcome(job, promotion)
+            try:
+                outcome = await self._outcome(job, promotion)
+            except NotWanted:
+                log.info("promotion.ended_meanwhile", target=promotion.target_object_key)
+                return
             failpoint("before", "publish")
             # The gateway may have closed it meanwhile, at its deadline: then it stays closed.
             await self._job_log.append(job_id, lambda state: outcome if _pending(state, promotion_id) else None)
@@ -117,6 +121,7 @@ class Promotions:
             artifact=artifact,
             open=partial(self._store.open, artifact.object_key),
             deadline=moment(promotion.deadline),
+            wanted=partial(self._still_pending, job.job_id, promotion.promotion_id),
         )
         failpoint("before", "store")
         uploading = asyncio.create_task(self._file_store.put(upload))
@@ -131,6 +136,9 @@ class Promotions:
             draining.cancel()
             await asyncio.gather(uploading, draining, return_exceptions=True)
         failpoint("after", "store")
+
+    async def _still_pending(self, job_id: str, promotion_id: str) -> bool:
+        return _pending(await self._job_log.read(job_id), promotion_id) is not None
 
 
 def _pending(state: State, promotion_id: str) -> Promotion | None:

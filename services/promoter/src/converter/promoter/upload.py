@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import NoReturn, Self
@@ -13,6 +13,10 @@ from msgspec import Struct
 
 from converter.common.storage import ArtifactCorrupt, Download, StorageError
 from converter.contracts.job import Artifact
+
+
+class NotWanted(Exception):
+    """The promotion has ended meanwhile: another worker did it, or the client was told no."""
 
 
 class TooLate(Exception):
@@ -27,6 +31,8 @@ class Upload(Struct, frozen=True, kw_only=True):
     open: Callable[[], AbstractAsyncContextManager[Download]]
     deadline: datetime
     """When the client is told no."""
+    wanted: Callable[[], Awaitable[bool]]
+    """Whether the promotion is still pending; a worker that was asleep must not overwrite what came after it."""
 
     @property
     def remaining_s(self) -> float:
@@ -58,7 +64,7 @@ class UploadBody:
         self._turn, self._over = asyncio.Lock(), False
         self.complete = False
         """Whether the last chunk has been given away."""
-        self.failure: StorageError | TooLate | None = None
+        self.failure: StorageError | TooLate | NotWanted | None = None
         """What ended the iteration early; an HTTP client may report it as a broken connection."""
 
     async def __aenter__(self) -> Self:
@@ -86,8 +92,8 @@ class UploadBody:
             chunk = await self._read() if self._next is None else self._next
             self._next = await self._read() if chunk else b""
             if not self._next and not self.complete:
-                self._release()
-        except (StorageError, TooLate) as failure:
+                await self._release()
+        except (StorageError, TooLate, NotWanted) as failure:
             self.failure = failure
             raise
         self._patience.reschedule(asyncio.get_running_loop().time() + self._patience_s)
@@ -105,10 +111,12 @@ class UploadBody:
             self._refuse()
         return chunk
 
-    def _release(self) -> None:
+    async def _release(self) -> None:
         artifact = self._upload.artifact
         if (self._size_bytes, self._digest.hexdigest()) != (artifact.size_bytes, artifact.sha256):
             self._refuse()
+        if not await self._upload.wanted():
+            raise NotWanted
         if self._upload.remaining_s < self._answer_s:
             raise TooLate
         self.complete = True

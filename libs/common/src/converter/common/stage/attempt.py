@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
-import tempfile
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import structlog
 
 from converter.common.background import background
-from converter.common.bus import Bus, EventBusUnavailable
+from converter.common.bus import Bus, BusRefused, EventBusUnavailable
 from converter.common.conversion import ConversionTask
 from converter.common.eventlog import JobLog
 from converter.common.failpoint import failpoint
@@ -21,6 +20,7 @@ from converter.common.isolation import Cancelled, Converted, Isolation, Limits, 
 from converter.common.settings import StageSettings
 from converter.common.stage.live import Live
 from converter.common.stage.policy import StageSpec, holds
+from converter.common.stage.workdirs import Workdirs
 from converter.common.storage import ArtifactCorrupt, ArtifactStore
 from converter.contracts import subjects
 from converter.contracts.facts import StageCompleted, StageFailed
@@ -37,34 +37,23 @@ class Interrupted(Exception):
     """The attempt was stopped: the worker drains, or the attempt no longer holds its stage."""
 
 
+@dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What every attempt of a worker uses.
+    """What every attempt of a worker uses."""
 
-    Args:
-        spec: the stage.
-        bus: for live messages and the hint that a job is cancelled.
-        job_log: tells whether an attempt still holds its stage.
-        store: inputs and artifacts.
-        isolation: runs the converter.
-        settings: limits and the toolchain.
-        draining: set when the worker shall stop.
-        look_s: how often a running attempt looks whether it still holds its stage.
-    """
-
-    def __init__(
-        self,
-        spec: StageSpec,
-        *,
-        bus: Bus,
-        job_log: JobLog,
-        store: ArtifactStore,
-        isolation: Isolation,
-        settings: StageSettings,
-        draining: asyncio.Event,
-        look_s: float,
-    ) -> None:
-        self._spec, self._bus, self._log, self._store, self._isolation = spec, bus, job_log, store, isolation
-        self._settings, self._draining, self._look_s = settings, draining, look_s
+    spec: StageSpec
+    bus: Bus
+    """For live messages, and the hint that a job is cancelled."""
+    job_log: JobLog
+    """Tells whether an attempt still holds its stage."""
+    store: ArtifactStore
+    isolation: Isolation
+    workdirs: Workdirs
+    settings: StageSettings
+    draining: asyncio.Event
+    """Set when the worker shall stop."""
+    look_s: float
+    """How often a running attempt looks whether it still holds its stage."""
 
     async def attempt(self, job: JobRecord, attempt: int, worker: str) -> StageCompleted | StageFailed:
         """Convert, and store the artifact, the report and the log under the attempt's own key.
@@ -73,19 +62,19 @@ class Bench:
             Interrupted: nothing came of it.
             StorageUnavailable: inputs or artifacts could not be moved.
         """
-        prefix = f"jobs/{job.job_id}/{self._spec.stage}/{attempt}"
-        live = Live(self._bus, self._spec.stage, job.job_id, attempt)
+        prefix = f"jobs/{job.job_id}/{self.spec.stage}/{attempt}"
+        live = Live(self.bus, self.spec.stage, job.job_id, attempt)
         async with (
             live.told(),
             self._interrupt(job.job_id, attempt, worker) as interrupted,
-            _workdir(self._settings.work_dir) as workdir,
+            self.workdirs.one() as workdir,
         ):
             live.progress(0.0, "fetching the inputs")
             failpoint("before", "fetch")
             try:
                 inputs = await self._fetch(job, workdir)
             except ArtifactCorrupt as corrupt:
-                return self._failed(attempt, job_error("artifact_corrupt", str(corrupt), stage=self._spec.stage))
+                return self._failed(attempt, job_error("artifact_corrupt", str(corrupt), stage=self.spec.stage))
             failpoint("after", "fetch")
             task = ConversionTask(
                 workdir=workdir,
@@ -95,12 +84,13 @@ class Bench:
                 model_id=job.request.model_id,
                 version=job.request.version,
                 options=job.request.options,
+                made_by=job.toolchain,
             )
             failpoint("before", "convert")
-            outcome = await self._isolation.run(
-                self._spec.converters[self._settings.toolchain],
+            outcome = await self.isolation.run(
+                self.spec.converters[self.settings.toolchain],
                 task,
-                Limits(timeout_s=self._settings.stage_timeout_s, memory_mb=self._settings.stage_memory_mb),
+                Limits(timeout_s=self.settings.stage_timeout_s, memory_mb=self.settings.stage_memory_mb),
                 on_progress=live.progress,
                 on_log_line=live.line,
                 cancel=interrupted,
@@ -111,7 +101,7 @@ class Bench:
             failpoint("before", "store")
             stored_log = await self._store_log(prefix, workdir)
             if not isinstance(outcome, Converted):
-                return self._failed(attempt, failure(outcome, self._spec.stage), stored_log)
+                return self._failed(attempt, failure(outcome, self.spec.stage), stored_log)
             live.progress(1.0, "storing the artifact")
             completed = await self._completed(outcome, attempt, worker, prefix, stored_log)
             failpoint("after", "store")
@@ -119,21 +109,21 @@ class Bench:
 
     async def _fetch(self, job: JobRecord, workdir: Path) -> dict[str, Path]:
         inputs: dict[str, Path] = {}
-        for role, stored in self._spec.objects(job).items():
+        for role, stored in self.spec.objects(job).items():
             inputs[role] = workdir / f"{role}{Path(stored.object_key).suffix}"
-            await self._store.fetch(stored, inputs[role])
+            await self.store.fetch(stored, inputs[role])
         return inputs
 
     async def _completed(
         self, outcome: Converted, attempt: int, worker: str, prefix: str, stored_log: StoredObject | None
     ) -> StageCompleted:
         made, run = outcome.conversion, outcome.run
-        artifact = await self._store.put(f"{prefix}/artifact", made.artifact, media_type=made.media_type)
+        artifact = await self.store.put(f"{prefix}/artifact", made.artifact, media_type=made.media_type)
         facts = {"warnings": made.warnings, "run": run}
         report = msgspec.json.encode({**made.report, **facts}, order="sorted")
         return StageCompleted(
             at=timestamp(),
-            stage=self._spec.stage,
+            stage=self.spec.stage,
             attempt=attempt,
             worker=worker,
             artifact=Artifact(
@@ -144,7 +134,7 @@ class Bench:
                 media_type=made.media_type,
                 created_at=timestamp(),
             ),
-            report=await self._store.put(f"{prefix}/report", report, media_type=JSON),
+            report=await self.store.put(f"{prefix}/report", report, media_type=JSON),
             log=stored_log,
             toolchain=made.toolchain,
             warnings=made.warnings,
@@ -154,10 +144,10 @@ class Bench:
         path = workdir / "stage.log"
         if not path.exists():
             return None
-        return await self._store.put(f"{prefix}/log", path, media_type=TEXT)
+        return await self.store.put(f"{prefix}/log", path, media_type=TEXT)
 
     def _failed(self, attempt: int, error: JobError, stored_log: StoredObject | None = None) -> StageFailed:
-        return StageFailed(at=timestamp(), stage=self._spec.stage, attempt=attempt, error=error, log=stored_log)
+        return StageFailed(at=timestamp(), stage=self.spec.stage, attempt=attempt, error=error, log=stored_log)
 
     @contextlib.asynccontextmanager
     async def _interrupt(self, job_id: str, attempt: int, worker: str) -> AsyncIterator[asyncio.Event]:
@@ -165,8 +155,8 @@ class Bench:
         interrupted = asyncio.Event()
 
         async def look() -> None:
-            with contextlib.suppress(EventBusUnavailable):
-                if not holds(await self._log.read(job_id), self._spec.stage, attempt, worker):
+            with contextlib.suppress(EventBusUnavailable, BusRefused):
+                if not holds(await self.job_log.read(job_id), self.spec.stage, attempt, worker):
                     interrupted.set()
 
         async def heard(_subject: str, _payload: bytes) -> None:
@@ -174,21 +164,12 @@ class Bench:
 
         async def keep_looking() -> None:
             while True:
-                await asyncio.sleep(self._look_s)
+                await asyncio.sleep(self.look_s)
                 await look()
 
         async def drain() -> None:
-            await self._draining.wait()
+            await self.draining.wait()
             interrupted.set()
 
-        async with self._bus.hear(subjects.cancel(job_id), heard), background(keep_looking, drain):
+        async with self.bus.hear(subjects.cancel(job_id), heard), background(keep_looking, drain):
             yield interrupted
-
-
-@contextlib.asynccontextmanager
-async def _workdir(parent: Path | None) -> AsyncIterator[Path]:
-    path = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix="converter-", dir=parent))
-    try:
-        yield path
-    finally:
-        await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)

@@ -6,15 +6,15 @@ import asyncio
 from functools import partial
 
 from converter.common import service
-from converter.common.bus import Bus, BusRefused
+from converter.common.bus import Bus
 from converter.common.consumer import consume, heartbeat_s
 from converter.common.eventlog import JobLog
 from converter.common.isolation import Isolation
-from converter.common.service import Unreachable
 from converter.common.settings import NatsSettings, ServiceSettings, StageSettings, StorageSettings
 from converter.common.stage.attempt import Bench
 from converter.common.stage.policy import StageSpec
 from converter.common.stage.runner import StageRunner
+from converter.common.stage.workdirs import workdirs
 from converter.common.storage import open_store
 from converter.common.topology import EVENTS, stage_durable
 from converter.common.workers import Presence
@@ -35,25 +35,28 @@ def run_stage(spec: StageSpec) -> None:
 
 async def _main(spec: StageSpec, settings: StageServiceSettings, stop: asyncio.Event) -> None:
     name = stage_durable(spec.stage)
-    converter = spec.converters[settings.stage.toolchain]
+    toolchain = settings.stage.toolchain
+    converter = spec.converters[toolchain]
+    confine = spec.confinements.get(toolchain)
     async with (
-        await Bus.connect(settings.nats, name=name) as bus,
+        await Bus.connect(settings.nats, name=name, on_lost=service.die) as bus,
         open_store(settings.storage) as store,
-        Isolation(preload=[converter.partition(":")[0]]) as isolation,
+        workdirs(settings.stage.work_dir) as places,
+        Isolation(
+            preload=[converter.partition(":")[0]], confinement=confine(settings.stage) if confine else None
+        ) as isolation,
     ):
-        try:
-            beat_s = await heartbeat_s(bus, EVENTS, name)
-        except BusRefused as refused:
-            why = f"consumer {name} is not there ({refused.description}); run python -m converter.common.provision"
-            raise Unreachable("the stage's queue", settings.nats.nats_url, why) from refused
+        beat_s = await heartbeat_s(bus, EVENTS, name)
+        await service.require("object storage", store.probe)
         job_log = JobLog(bus, name)
         presence = Presence(bus, name, concurrency=settings.stage.stage_concurrency)
         bench = Bench(
-            spec,
+            spec=spec,
             bus=bus,
             job_log=job_log,
             store=store,
             isolation=isolation,
+            workdirs=places,
             settings=settings.stage,
             draining=stop,
             look_s=beat_s,

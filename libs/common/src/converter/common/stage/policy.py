@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import Struct
 
+from converter.common.isolation import Confinement
 from converter.common.lifecycle import State
+from converter.common.settings import StageSettings
 from converter.contracts.facts import JobCompleted, JobFailed
 from converter.contracts.job import JobRecord, JobStatus, Stage, StoredObject, timestamp
 
@@ -17,6 +21,8 @@ class StageSpec(Struct, frozen=True, kw_only=True):
     """What its converter is given: `model`, `ref_images` (where there are any), or an earlier stage's name."""
     converters: dict[str, str]
     """By toolchain: where its converter is, `package.module:function`."""
+    confinements: dict[str, Callable[[StageSettings], Confinement]] = {}
+    """By toolchain: what its converters may reach, where that is more than `Confinement()`."""
 
     def objects(self, job: JobRecord) -> dict[str, StoredObject]:
         """The stored inputs of `job` by role."""
@@ -43,9 +49,10 @@ class Held(Struct, frozen=True):
 
 
 class GiveUp(Struct, frozen=True):
-    """Every attempt ended its worker; `attempt` was the last."""
+    """Every attempt that was charged ended its worker; `attempt` is the last one's number."""
 
     attempt: int
+    charged: int
 
 
 class Work(Struct, frozen=True):
@@ -69,7 +76,7 @@ def plan(state: State, stage: Stage, *, max_attempts: int, gone: frozenset[str] 
     if here.worker is not None and here.worker not in gone:
         return Held(here.worker)
     if here.charged >= max_attempts:
-        return GiveUp(here.attempt)
+        return GiveUp(here.attempt, here.charged)
     return Work(here.attempt + 1)
 
 

@@ -85,8 +85,8 @@ class StageRunner:
                     if await is_alive(self._bus, worker):
                         raise Transient(f"{worker} holds it", delay_s=HELD_DELAY_S)
                     gone |= {worker}
-                case GiveUp(attempt):
-                    state = await self._give_up(job_id, attempt)
+                case GiveUp() as given_up:
+                    state = await self._give_up(job_id, given_up)
                 case Work(attempt):
                     state = await self._work(job_id, attempt, gone)
 
@@ -131,8 +131,9 @@ class StageRunner:
             log.info("stage.completed", stage=self._stage, attempt=fact.attempt, size_bytes=fact.artifact.size_bytes)
         return state
 
-    async def _give_up(self, job_id: str, attempt: int) -> State:
-        message = f"{attempt} attempts at {self._stage} ended without a result, the worker with them"
+    async def _give_up(self, job_id: str, given_up: GiveUp) -> State:
+        attempt = given_up.attempt
+        message = f"{given_up.charged} attempts at {self._stage} ended without a result, the worker with them"
         error = job_error("stage_crashed", message, stage=self._stage)
         return await self._publish(job_id, StageFailed(at=timestamp(), stage=self._stage, attempt=attempt, error=error))
 

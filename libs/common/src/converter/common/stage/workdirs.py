@@ -1,0 +1,56 @@
+"""Directories for attempts. Those of a worker that was killed are removed by the next one on the machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import shutil
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+PREFIX = "converter-"
+SETTLED_S = 60.0
+"""A place younger than this may be about to be locked."""
+
+
+class Workdirs:
+    """One worker's place for its attempts: a directory of its own, locked for as long as the worker lives."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+
+    @contextlib.asynccontextmanager
+    async def one(self) -> AsyncIterator[Path]:
+        """A new directory, gone at the end of the context."""
+        path = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=self._home))
+        try:
+            yield path
+        finally:
+            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+
+
+@contextlib.asynccontextmanager
+async def workdirs(parent: Path | None) -> AsyncIterator[Workdirs]:
+    """A worker's place below `parent` (default: the system's temporary directory), gone at the end of the context."""
+    below = Path(parent or tempfile.gettempdir())
+    await asyncio.to_thread(_remove_abandoned, below)
+    home = Path(await asyncio.to_thread(tempfile.mkdtemp, prefix=PREFIX, dir=below))
+    # The kernel gives the lock back when the process ends, however it ends.
+    with (home / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield Workdirs(home)
+        finally:
+            await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
+
+
+def _remove_abandoned(below: Path) -> None:
+    for home in below.glob(f"{PREFIX}*"):
+        if time.time() - home.stat().st_mtime < SETTLED_S:
+            continue
+        with contextlib.suppress(OSError), (home / "lock").open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(home, ignore_errors=True)

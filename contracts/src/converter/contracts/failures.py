@@ -27,6 +27,12 @@ FAILURES: dict[str, Failure] = {
         "input", retryable=False, hint="Fix the dynamic dimensions with input_shape=name:1,3,224,224."
     ),
     "opset_unsupported": Failure("input", retryable=False, hint="Export the model with an opset from 8 to 18."),
+    "ir_version_unsupported": Failure(
+        "input", retryable=False, hint="Export the model with ONNX IR version 9 or older (onnx.save of onnx 1.15)."
+    ),
+    "operator_unsupported": Failure(
+        "input", retryable=False, hint="Replace the operator that is named, or cut the model before it."
+    ),
     "optimisation_diverged": Failure(
         "toolchain",
         retryable=False,
@@ -41,6 +47,23 @@ FAILURES: dict[str, Failure] = {
     ),
     "accuracy_below_minimum": Failure(
         "input", retryable=False, hint="Send more typical reference images, or lower quantization.min_snr_db."
+    ),
+    "compilation_failed": Failure(
+        "toolchain", retryable=False, hint="Look at the stage's log for the node that the chip could not take."
+    ),
+    "bie_incompatible": Failure(
+        "service", retryable=True, hint="Post the job again: the toolchain was changed between its stages."
+    ),
+    "artifact_invalid": Failure(
+        "toolchain", retryable=False, hint="The toolchain made another file than was asked for; report it."
+    ),
+    "toolchain_aborted": Failure(
+        "toolchain",
+        retryable=False,
+        hint="Send fewer reference images or a smaller model; the operator sets KNERON_THREADS.",
+    ),
+    "toolchain_unavailable": Failure(
+        "service", retryable=True, hint="The operator looks at KNERON_PYTHON or KNERON_IMAGE and the stage's log."
     ),
     "self_test_failed": Failure(
         "toolchain", retryable=False, hint="The packaged model does not compute what it did before; report it."

@@ -30,6 +30,8 @@ class ConversionTask(Struct, frozen=True, kw_only=True):
     model_id: int
     version: str
     options: Options
+    made_by: Toolchain | None = None
+    """What made the artifact of the stage before."""
 
 
 class Conversion(Struct, frozen=True, kw_only=True):

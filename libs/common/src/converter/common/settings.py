@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -113,7 +114,54 @@ class StageSettings(Struct, frozen=True, kw_only=True):
     stage_memory_mb: Annotated[int, Meta(ge=64, description="MiB of memory that one conversion may use")] = 4096
     stage_concurrency: Annotated[int, Meta(ge=1, le=64, description="conversions at once in one worker")] = 1
     stage_max_attempts: Annotated[int, Meta(ge=1, description="attempts before a job fails with stage_crashed")] = 3
-    toolchain: Annotated[Literal["reference"], Meta(description="what converts")] = "reference"
+    toolchain: Annotated[
+        Literal["reference", "kneron"],
+        Meta(description="what converts: reference needs nothing else; kneron is the vendor's, see docs/toolchains.md"),
+    ] = "reference"
     work_dir: Annotated[
         Path | None, Meta(description="where attempts keep their files; empty: the system's temporary directory")
     ] = None
+    kneron_python: Annotated[
+        Path | None, Meta(description="the Python that has the vendor's toolchain, where the stage runs in its image")
+    ] = None
+    kneron_image: Annotated[
+        str,
+        Meta(
+            pattern=r"^[^\s@-][^\s@]*@sha256:[0-9a-f]{64}\Z",
+            description="the vendor's image, to be run with docker for each conversion",
+            extra={"allowed": "an image pinned by its digest, kneron/toolchain@sha256:…"},
+        ),
+    ] = ""
+    kneron_home: Annotated[
+        Path, Meta(description="where the vendor's toolchain and its version.txt are, with KNERON_PYTHON")
+    ] = Path("/workspace")
+    kneron_writable_dirs: Annotated[
+        str,
+        Meta(
+            pattern=r"^/[^:]*(:/[^:]*)*\Z",
+            description="directories that the vendor's programs write to besides the attempt's own, with KNERON_PYTHON",
+            extra={"allowed": "absolute paths, separated by colons"},
+        ),
+    ] = "/data1:/dev/shm"
+    kneron_threads: Annotated[int, Meta(ge=1, le=64, description="threads of the vendor's quantiser")] = 4
+    docker_host: Annotated[
+        str,
+        Meta(
+            pattern=r"^unix:///\S+\Z",
+            description="the socket of the engine that runs KNERON_IMAGE",
+            extra={"allowed": "a local socket, unix:///…"},
+        ),
+    ] = "unix:///var/run/docker.sock"
+
+    def conflicts(self) -> Iterable[Problem]:
+        """The vendor's toolchain is run in one of two ways, and in its own image only one conversion at a time."""
+        if self.toolchain != "kneron":
+            return
+        if (self.kneron_python is None) == (not self.kneron_image):
+            found = "missing" if self.kneron_python is None else "both are set"
+            yield Problem(
+                "KNERON_PYTHON, KNERON_IMAGE", found, "exactly one of them, as TOOLCHAIN=kneron is run in one way"
+            )
+        elif self.kneron_python and self.stage_concurrency > 1:
+            # Its programs write under fixed paths, where two conversions would meet.
+            yield Problem("STAGE_CONCURRENCY", f"found {self.stage_concurrency}", "1 with KNERON_PYTHON")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from converter.common.stage.entry import run_stage
 from converter.common.stage.policy import StageSpec
 from converter.contracts.job import Stage
+from converter.kneron.deployment import confinement
 
 STAGE = StageSpec(
     stage=Stage.BIE,
     inputs=("onnx", "ref_images"),
-    converters={"reference": "converter.stage_bie.reference:convert"},
+    converters={"reference": "converter.stage_bie.reference:convert", "kneron": "converter.kneron.bie:convert"},
+    confinements={"kneron": confinement},
 )
 
 if __name__ == "__main__":

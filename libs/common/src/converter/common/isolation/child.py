@@ -33,7 +33,7 @@ def run(warden: int, start: Start, confinement: Confinement, report: int, output
     """Be the converter's process. Never returns into the warden's loop, nor runs what it registered for its exit."""
     status = 1
     try:
-        confine.leave_warden(warden, report, output, start.task.workdir)
+        confine.leave_warden(warden, report, output, start.task.workdir, confinement.environment)
         _write_through()
         speak = _Speech(confine.REPORT)
         speak(Confined(confine.confine(start.limits, start.task.workdir, confinement)))

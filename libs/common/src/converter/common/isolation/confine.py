@@ -10,6 +10,7 @@ import signal
 import struct
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 from converter.common.isolation import landlock, seccomp
@@ -44,8 +45,8 @@ def adopt_orphans() -> None:
     libc.prctl(_SET_SUBREAPER, 1, 0, 0, 0)
 
 
-def leave_warden(warden: int, report: int, output: int, workdir: Path) -> None:
-    """Leave the warden's session, descriptors, directory and environment; die when it dies.
+def leave_warden(warden: int, report: int, output: int, workdir: Path, environment: Mapping[str, str]) -> None:
+    """Leave the warden's session, descriptors, directory and environment for `environment`; die when it dies.
 
     Raises:
         ProcessLookupError: it is dead already.
@@ -60,7 +61,7 @@ def leave_warden(warden: int, report: int, output: int, workdir: Path) -> None:
     os.chdir(workdir)
     kept = {name: os.environ[name] for name in ENVIRONMENT_KEPT if name in os.environ}
     os.environ.clear()
-    os.environ.update(kept, HOME=str(workdir), TMPDIR=str(workdir), LANG="C.UTF-8")
+    os.environ.update({**kept, **environment}, HOME=str(workdir), TMPDIR=str(workdir), LANG="C.UTF-8")
     tempfile.tempdir = str(workdir)
 
 
@@ -93,7 +94,7 @@ def confine(limits: Limits, workdir: Path, confinement: Confinement) -> Obtained
         landlock_abi=abi,
         tcp_denied=abi >= landlock.TCP_SINCE,
         signals_scoped=abi >= landlock.SCOPE_SINCE,
-        seccomp=seccomp.restrict(may_execute=confinement.may_execute),
+        seccomp=seccomp.restrict(may_execute=confinement.may_execute, may_open_sockets=confinement.may_open_sockets),
         capabilities_dropped=capabilities_dropped,
         uid=os.getuid(),
     )

@@ -38,6 +38,10 @@ class Confinement(Struct, frozen=True, kw_only=True):
     writable: tuple[Path, ...] = ()
     may_execute: bool = False
     """Whether programs may be run: a vendor's toolchain is made of them."""
+    may_open_sockets: bool = False
+    """Whether local sockets may be opened, as the client of a container engine must. TCP stays with Landlock."""
+    environment: dict[str, str] = {}
+    """Variables that the converter's process has besides the few that every one has."""
 
 
 class Obtained(Struct, frozen=True, kw_only=True):

@@ -26,8 +26,9 @@ class _Calls(NamedTuple):
     audit: int
     clone: int
     clone3: int
+    sockets: tuple[int, ...]
     reaching_out: tuple[int, ...]
-    """Sockets; tracing; other processes' memory and descriptors; io_uring, which does all of it unfiltered; keys, BPF,
+    """Tracing; other processes' memory and descriptors; io_uring, which does all of it unfiltered; keys, BPF,
     perf, modules, kexec; mounts and namespaces; leaving the process group, which is the unit that gets killed."""
     executing: tuple[int, ...]
     signalling: tuple[int, ...]
@@ -38,8 +39,8 @@ class _Calls(NamedTuple):
 _CALLS = {
     "x86_64": _Calls(
         audit=0xC000003E, clone=56, clone3=435,
+        sockets=(41, 42, 43, 49, 50, 53, 288),                  # socket connect accept bind listen socketpair accept4
         reaching_out=(
-            41, 42, 43, 49, 50, 53, 288,                        # socket connect accept bind listen socketpair accept4
             101, 310, 311, 312, 434, 438, 424,                  # ptrace process_vm_* kcmp pidfd_*
             425, 426, 427, 321, 298, 323, 248, 249, 250,        # io_uring_* bpf perf_event_open userfaultfd keys
             175, 313, 176, 246, 320, 304,                       # modules kexec open_by_handle_at
@@ -51,8 +52,8 @@ _CALLS = {
     ),
     "aarch64": _Calls(
         audit=0xC00000B7, clone=220, clone3=435,
+        sockets=(198, 203, 202, 200, 201, 199, 242),
         reaching_out=(
-            198, 203, 202, 200, 201, 199, 242,
             117, 270, 271, 272, 434, 438, 424,
             425, 426, 427, 280, 241, 282, 217, 218, 219,
             105, 273, 106, 104, 294, 265,
@@ -66,7 +67,7 @@ _CALLS = {
 # fmt: on
 
 
-def restrict(*, may_execute: bool) -> bool:
+def restrict(*, may_execute: bool, may_open_sockets: bool = False) -> bool:
     """Filter the system calls of this thread, and all that it starts, for good.
 
     Without `may_execute`, a process can also signal none but itself; with it, that is left to Landlock, since whoever
@@ -78,14 +79,17 @@ def restrict(*, may_execute: bool) -> bool:
     calls = _CALLS.get(platform.machine())
     if calls is None:
         return False
-    program = _program(calls, may_execute=may_execute, pid=os.getpid())
+    denied = calls.reaching_out
+    denied += () if may_execute else calls.executing
+    denied += () if may_open_sockets else calls.sockets
+    program = _program(calls, denied, may_execute=may_execute, pid=os.getpid())
     code = ctypes.create_string_buffer(b"".join(program))
     libc = ctypes.CDLL(None, use_errno=True)
     header = struct.pack("@HP", len(program), ctypes.addressof(code))
     return bool(libc.prctl(_SET_SECCOMP, _MODE_FILTER, header, 0, 0) == 0)
 
 
-def _program(calls: _Calls, *, may_execute: bool, pid: int) -> list[bytes]:
+def _program(calls: _Calls, denied: tuple[int, ...], *, may_execute: bool, pid: int) -> list[bytes]:
     """Blocks of the form "unless it is this call, go on after this block"."""
     program = [
         _step(_LOAD, _ARCHITECTURE),
@@ -95,7 +99,6 @@ def _program(calls: _Calls, *, may_execute: bool, pid: int) -> list[bytes]:
         _step(_JUMP_AT_LEAST, _X32_BIT, otherwise=1),
         _step(_RETURN, _DENY),
     ]
-    denied = calls.reaching_out if may_execute else calls.reaching_out + calls.executing
     for number in denied:
         program += [_step(_JUMP_EQUAL, number, otherwise=1), _step(_RETURN, _DENY)]
     # The flags of clone3 lie in memory, out of a filter's sight; told that it does not exist, the C library uses clone.

@@ -64,5 +64,5 @@ def test_the_vendors_range_methods_have_a_meaning_here(
 
 
 def test_keywords_without_a_meaning_are_named_unless_they_ask_for_what_is_done_anyway():
-    keywords = {"mode": 3, "optimize": 0, "datapath_bitwidth_mode": "int16", "weight_bitwidth_mode": "int8"}
-    assert resolve(keywords).ignored == ("datapath_bitwidth_mode", "mode")
+    keywords = {"mode": 3, "optimize": 0, "weight_bitwidth_mode": "int4", "datapath_bitwidth_mode": "int8"}
+    assert resolve(keywords).ignored == ("mode", "weight_bitwidth_mode")

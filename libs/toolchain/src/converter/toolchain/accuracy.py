@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 Verdict = Literal["good", "fair", "poor"]
 GOOD_DB, FAIR_DB = 20.0, 10.0
 """The vendor calls int8 fine from 20 dB on (its manual's advice on the quantisation ladder)."""
+MOST_CHANNELS_NAMED = 32
 _NOTICEABLE_STEPS = 4
 _STEPS_OF_RANGE = 255
 
@@ -116,6 +117,19 @@ class Collapse:
     def count(self) -> int:
         """How many channels were looked at."""
         return int(self._low[0].size) if self._low else 0
+
+    def sentence(self, output: str) -> str | None:
+        """What to tell of the output of this name, if it collapsed or channels of it did."""
+        if self.entire:
+            return f"The output {output!r} collapsed: it is constant after quantisation."
+        if channels := self.channels():
+            named = ", ".join(map(str, channels[:MOST_CHANNELS_NAMED]))
+            more = ", …" if len(channels) > MOST_CHANNELS_NAMED else ""
+            return (
+                f"The output {output!r} collapsed: {len(channels)} of its {self.count} channels are constant after "
+                f"quantisation ({named}{more})."
+            )
+        return None
 
     def _bounds(self) -> list[tuple[NDArray[np.float64], NDArray[np.float64]]]:
         """Lowest and highest value by channel, of the reference and of the other."""

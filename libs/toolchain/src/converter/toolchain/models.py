@@ -143,7 +143,7 @@ def summary(model: onnx.ModelProto) -> dict[str, Any]:
             elements[tensor.name] * np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
             for tensor in model.graph.initializer
         ),
-        "macs": _macs(model),
+        "macs": sum(macs_by_node(model).values()),
         "inputs": [spec_record(spec) for spec in inputs(model)],
         "outputs": [spec_record(spec) for spec in outputs(model)],
     }
@@ -159,7 +159,8 @@ def spec_record(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}
 
 
-def _macs(model: onnx.ModelProto) -> int:
+def macs_by_node(model: onnx.ModelProto) -> dict[str, int]:
+    """Multiply-accumulate operations for one run, by node, of the nodes that have any and whose shapes are known."""
     graph = model.graph
     shapes: dict[str, Shape] = {
         value.name: _shape(value.type.tensor_type) for value in (*graph.input, *graph.output, *graph.value_info)
@@ -171,7 +172,7 @@ def _macs(model: onnx.ModelProto) -> int:
         for name, shape in shapes.items()
         if all(isinstance(dim, int) for dim in shape)
     }
-    return sum(_node_macs(node, known) for node in graph.node)
+    return {node.name: macs for node in graph.node if (macs := _node_macs(node, known))}
 
 
 def _node_macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:

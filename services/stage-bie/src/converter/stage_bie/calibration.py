@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import io
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
-from onnxruntime.quantization.calibrate import TensorData, TensorsData, create_calibrator
+from onnxruntime.quantization.calibrate import CalibraterBase, TensorData, TensorsData, create_calibrator
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
 from converter.common.conversion import ConversionRefused
+from converter.stage_bie.extremes import Extremes
+from converter.toolchain import models
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
 
     from converter.stage_bie.schemes import Scheme
     from converter.toolchain.samples import Feeds, Sample
-
-_KEPT_OUTPUTS = 8
 
 Ranges = dict[str, tuple[float, float]]
 
@@ -51,37 +51,58 @@ def calibrate(
         ConversionRefused: `quantisation_failed`: a tensor takes values that are not finite.
     """
     method = CalibrationMethod[scheme.method]
-    calibrator = create_calibrator(
-        model,
-        sorted({*QLinearOpsRegistry, *QDQRegistry}),
-        augmented_model_path=str(scratch / "observed.onnx"),
-        calibrate_method=method,
-        providers=["CPUExecutionProvider"],
-        extra_options=_extra_options(scheme),
-    )
+    observer = _observer(model, scratch, scheme)
     used: list[str] = []
     for name, sample in samples:
-        with redirect_stdout(io.StringIO()):  # it prints the same line for every sample
-            calibrator.collect_data(_OneSample(sample.feeds))
+        observer.add(sample.feeds)
         used.append(name)
         done(len(used))
-    found = sorted(calibrator.compute_data().items())
-    return TensorsData(method, {name: _range(name, data) for name, data in found}), used
+    found = sorted(observer.bounds().items())
+    return TensorsData(method, {name: _range(name, *bounds) for name, bounds in found}), used
 
 
-def _extra_options(scheme: Scheme) -> dict[str, Any]:
-    match scheme.method:
-        case "MinMax":
-            return {"symmetric": False, "max_intermediate_outputs": _KEPT_OUTPUTS}
-        case "Percentile":
-            return {"symmetric": False, "percentile": scheme.percentile}
-        case "Entropy":
-            return {"symmetric": False}
+class _Observer(Protocol):
+    """Watches a model's tensors while it runs."""
+
+    def add(self, feeds: Feeds) -> None:
+        """Takes one run in."""
+
+    def bounds(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+        """Lowest and highest value by tensor."""
 
 
-def _range(name: str, data: TensorData) -> TensorData:
-    """Only the bounds: a histogram has done its work by now."""
-    low, high = data.range_value
+def _observer(model: Path, scratch: Path, scheme: Scheme) -> _Observer:
+    operators = sorted({*QLinearOpsRegistry, *QDQRegistry})
+    if scheme.method == "MinMax":
+        tensors, _ = CalibraterBase(model, operators).select_tensors_to_calibrate(models.load(model))
+        return Extremes(model, scratch, tensors)
+    return _Histograms(model, scratch, scheme, operators)
+
+
+class _Histograms:
+    """ONNX Runtime's calibrators that keep a histogram of each tensor."""
+
+    def __init__(self, model: Path, scratch: Path, scheme: Scheme, operators: list[str]) -> None:
+        options = {"symmetric": False} | ({"percentile": scheme.percentile} if scheme.method == "Percentile" else {})
+        self._calibrator = create_calibrator(
+            model,
+            operators,
+            augmented_model_path=str(scratch / "observed.onnx"),
+            calibrate_method=CalibrationMethod[scheme.method],
+            providers=["CPUExecutionProvider"],
+            extra_options=options,
+        )
+
+    def add(self, feeds: Feeds) -> None:
+        with redirect_stdout(io.StringIO()):  # it prints the same line for every sample
+            self._calibrator.collect_data(_OneSample(feeds))
+
+    def bounds(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
+        """Only these: a histogram has done its work by now."""
+        return {name: data.range_value for name, data in self._calibrator.compute_data().items()}
+
+
+def _range(name: str, low: NDArray[Any], high: NDArray[Any]) -> TensorData:
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ConversionRefused("quantisation_failed", f"the tensor {name!r} takes values that are not finite")
     return TensorData(lowest=low, highest=high)

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import helper
 
 from converter.toolchain import models
-from converter.toolchain.accuracy import Agreement, Collapse, verdict
+from converter.toolchain.accuracy import MOST_CHANNELS_NAMED, Agreement, Collapse, verdict
 from converter.toolchain.sessions import Execution, is_precise, open_session
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 _MOST_LAYER_RUNS = 8
 _MOST_LAYERS = 400
-_MOST_CHANNELS_NAMED = 32
 _CLASS_SCORES_RANK = 2
 
 METHOD = (
@@ -65,7 +64,7 @@ class _Output:
             "shape_mismatches": self.shape_mismatches,
             "channels": self.collapse.count,
             "collapsed": self.collapse.entire,
-            "collapsed_channels": channels[:_MOST_CHANNELS_NAMED],
+            "collapsed_channels": channels[:MOST_CHANNELS_NAMED],
             "collapsed_channels_count": len(channels),
         }
 
@@ -78,18 +77,22 @@ class Evaluation:
     """
 
     def __init__(self, float_model: Path, quantised_model: Path) -> None:
-        self._float = open_session(float_model)
-        self._kernels = open_session(quantised_model)
-        self._simulated = open_session(quantised_model, Execution.AS_WRITTEN)
-        self._outputs = [_Output(output.name) for output in self._float.get_outputs()]
+        self._sessions = [
+            open_session(float_model),
+            open_session(quantised_model),
+            open_session(quantised_model, Execution.AS_WRITTEN),
+        ]
+        found = self._sessions[0].get_outputs()
+        self._precise = is_precise(self._sessions[1])
+        self._outputs = [_Output(output.name) for output in found]
         self._names: list[str] = []
-        self._scores = len(self._outputs) == 1 and _is_class_scores(self._float.get_outputs()[0])
+        self._scores = len(found) == 1 and _is_class_scores(found[0])
         self._agreed = {"kernels": 0, "simulated": 0}
 
     def add(self, name: str, sample: Sample) -> list[NDArray[Any]]:
         """Compares one run on the sample `name`; returns the simulated outputs."""
         feeds = sample.feeds
-        results = [session.run(None, feeds) for session in (self._float, self._kernels, self._simulated)]
+        results = [session.run(None, feeds) for session in self._sessions]
         for output, reference, kernels, simulated in zip(self._outputs, *results, strict=True):
             output.add(reference, kernels, simulated)
         if self._scores:
@@ -98,6 +101,10 @@ class Evaluation:
             self._agreed["simulated"] += best == by_simulation
         self._names.append(name)
         return list(results[2])
+
+    def finish(self) -> None:
+        """Lets go of the models, which a figure does not need any more and which may be large."""
+        self._sessions.clear()
 
     @property
     def snr_db(self) -> float:
@@ -111,19 +118,8 @@ class Evaluation:
 
     def collapsed(self) -> list[str]:
         """A sentence for each output of which channels stopped to vary."""
-        sentences = []
-        for output in self._outputs:
-            channels = output.collapse.channels()
-            if output.collapse.entire:
-                sentences.append(f"The output {output.name!r} collapsed: it is constant after quantisation.")
-            elif channels:
-                named = ", ".join(map(str, channels[:_MOST_CHANNELS_NAMED]))
-                more = ", …" if len(channels) > _MOST_CHANNELS_NAMED else ""
-                sentences.append(
-                    f"The output {output.name!r} collapsed: {len(channels)} of its {output.collapse.count} channels "
-                    f"are constant after quantisation ({named}{more})."
-                )
-        return sentences
+        told = (output.collapse.sentence(output.name) for output in self._outputs)
+        return [sentence for sentence in told if sentence]
 
     def record(self) -> dict[str, Any]:
         """As the report states it."""
@@ -135,7 +131,7 @@ class Evaluation:
             "samples": self._names,
             "samples_count": count,
             "outputs": [output.record() for output in self._outputs],
-            "kernels_precise": is_precise(self._kernels),
+            "kernels_precise": self._precise,
             "top1_agreement": agreement if self._scores else None,
             "snr_db": round(snr, 3) if math.isfinite(snr) else None,
             "verdict": verdict(snr),

@@ -1,4 +1,4 @@
-"""The bie stage of the reference toolchain: quantises a model to 8 bits and says how well that went."""
+"""The bie stage of the reference toolchain: quantises a model to integers and says how well that went."""
 
 from __future__ import annotations
 
@@ -8,20 +8,25 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from converter.common.conversion import Conversion, ConversionRefused
-from converter.stage_bie import calibration, candidates, quantising, schemes
-from converter.stage_bie.evaluation import Evaluation, layers
-from converter.toolchain import container, loader, models, preprocessing, reference
+from converter.stage_bie import calibration, quantising, schemes
+from converter.stage_bie.ladder import Ladder
+from converter.toolchain import candidates, container, loader, models, preprocessing, reference
 from converter.toolchain.steps import Steps
 
 if TYPE_CHECKING:
     import onnx
 
     from converter.common.conversion import ConversionTask, Progress
-    from converter.stage_bie.candidates import Candidate, Candidates
+    from converter.stage_bie.ladder import Rung
     from converter.stage_bie.schemes import Scheme
+    from converter.toolchain.candidates import Candidates
     from converter.toolchain.preprocessing import Preprocessing
 
-_CALIBRATED, _QUANTISED, _EVALUATED = 0.5, 0.6, 0.85
+_CALIBRATED, _JUDGED = 0.5, 0.95
+_HINT_TO_CLIMB = (
+    "Send more typical reference images, let quantization.ladder=auto find wider bit widths, or lower "
+    "quantization.min_snr_db."
+)
 
 
 def convert(task: ConversionTask, progress: Progress) -> Conversion:
@@ -43,7 +48,6 @@ class _Quantisation:
         self.steps = Steps(progress)
         self.source = task.inputs["onnx"]
         self.target = task.workdir / reference.artifact_name(task.filename, reference.BIE_SUFFIX)
-        self.quantised_path = scratch / "model.onnx"
 
     def run(self) -> Conversion:
         scheme = self._scheme()
@@ -54,23 +58,12 @@ class _Quantisation:
         with candidates.drawn(self.task.inputs.get("ref_images"), inputs, fitted) as drawn:
             self._warn_of_data(drawn)
             ranges, used = self._calibrate(scheme, drawn)
-            quantised = self._quantise(model, scheme, ranges)
-            evaluation, golden, accuracy = self._evaluate(drawn, model, quantised)
-        self._judge(evaluation, scheme)
-        report = {
-            "stage": "bie",
-            "notice": reference.NOTICE,
-            "toolchain": reference.description(),
-            "source": _file(self.source),
-            "quantisation": {**scheme.record(), **quantising.coverage(quantised)},
-            "preprocess": fitted.record() if fitted else None,
-            "calibration": drawn.record(used),
-            "accuracy": accuracy,
-            "verdict": accuracy["verdict"],
-            "warnings": list(self.steps.warnings),
-        }
+            ladder = Ladder(model, self.source, self.scratch, scheme, ranges, drawn, self.steps)
+            chosen = ladder.climb(_CALIBRATED, _JUDGED)
+        self._judge(chosen, ladder, scheme)
+        report = self._report(fitted, drawn, used, scheme, chosen, ladder)
         with self.steps.step("package", at=0.97, code="conversion_failed", activity="packaging"):
-            self._package(model, quantised, report, golden, calibration.bounds(ranges))
+            self._package(model, chosen, report, calibration.bounds(ranges))
             self.steps.say(f"{self.target.stat().st_size} bytes")
         self.progress(1.0, "done")
         return Conversion(
@@ -78,12 +71,45 @@ class _Quantisation:
             filename=self.target.name,
             media_type=reference.BIE_MEDIA_TYPE,
             toolchain=reference.toolchain(),
-            report={**report, "timings": self.steps.timings()},
+            report={**report, "timings": {**self.steps.timings(), "steps_seconds": ladder.seconds}},
             warnings=tuple(self.steps.warnings),
         )
 
+    def _report(
+        self,
+        fitted: Preprocessing | None,
+        drawn: Candidates,
+        used: list[str],
+        scheme: Scheme,
+        chosen: Rung,
+        ladder: Ladder,
+    ) -> dict[str, Any]:
+        """All but the timings."""
+        accuracy = {"held_out": bool(drawn.held_out), **chosen.evaluation.record(), "layers": chosen.layers}
+        return {
+            "stage": "bie",
+            "notice": reference.NOTICE,
+            "toolchain": reference.description(),
+            "source": _file(self.source),
+            "quantisation": {
+                **scheme.record(),
+                **chosen.step.record(),
+                "step": chosen.step.name,
+                "lifted_to_16_bits": chosen.lifted.record(),
+                **quantising.coverage(chosen.model),
+            },
+            "ladder": {"curve": ladder.curve, "chosen": chosen.step.name, "why": ladder.why(chosen)},
+            "preprocess": fitted.record() if fitted else None,
+            "calibration": drawn.record(used),
+            "accuracy": accuracy,
+            "verdict": accuracy["verdict"],
+            "warnings": list(self.steps.warnings),
+        }
+
     def _scheme(self) -> Scheme:
-        scheme = schemes.resolve(self.task.options.quantization)
+        scheme = schemes.resolve(self.task.options.quantization, self.task.platform)
+        for warning in scheme.warnings:
+            self.steps.warn(warning)
         if scheme.ignored:
             self.steps.warn(
                 f"The reference toolchain ignores these quantization keywords: {', '.join(scheme.ignored)}."
@@ -121,71 +147,30 @@ class _Quantisation:
             self.steps.say(f"{scheme.method} over {len(used)} samples, {len(drawn.skipped)} skipped")
         return ranges, used
 
-    def _quantise(self, model: onnx.ModelProto, scheme: Scheme, ranges: Any) -> onnx.ModelProto:  # noqa: ANN401 - onnxruntime ships no types
-        with self.steps.step("quantise", at=_CALIBRATED, code="quantisation_failed", activity="quantising"):
-            quantised = quantising.quantise(model, self.scratch, scheme, ranges)
-            models.save(quantised, self.quantised_path)
-            found = quantising.coverage(quantised)
-            self.steps.say(f"{found['quantize_linear_nodes']} tensors quantised")
-            self.steps.say(f"in float: {found['float_fallback_operators'] or 'nothing'}")
-        if not found["quantize_linear_nodes"]:
-            self.steps.warn("The model has no operator that can be quantised; it is packaged in floating point.")
-        return quantised
-
-    def _evaluate(
-        self, drawn: Candidates, model: onnx.ModelProto, quantised: onnx.ModelProto
-    ) -> tuple[Evaluation, loader.Golden, dict[str, Any]]:
-        judged = (drawn.held_out or drawn.calibration)[: candidates.MOST_JUDGED]
-        with self.steps.step("evaluate", at=_QUANTISED, code="quantisation_failed", activity="evaluating"):
-            evaluation, golden = self._compare(drawn, judged)
-            self.steps.say(f"worst output at {evaluation.record()['snr_db']} dB over {len(judged)} samples")
-        with self.steps.step("layers", at=_EVALUATED, code="quantisation_failed", activity="comparing layers"):
-            ranked = layers(
-                model,
-                quantised,
-                self.scratch,
-                (sample for _, sample in drawn.readable(judged)),
-                lambda done: self.progress(_EVALUATED, f"comparing layers, sample {done}"),
-            )
-            self.steps.say(f"{len(ranked)} tensors" + (f", worst {ranked[0]['tensor']}" if ranked else ""))
-        accuracy = {
-            "held_out": bool(drawn.held_out),
-            **evaluation.record(),
-            "layers": ranked,
-        }
-        return evaluation, golden, accuracy
-
-    def _compare(self, drawn: Candidates, judged: list[Candidate]) -> tuple[Evaluation, loader.Golden]:
-        evaluation, golden = Evaluation(self.source, self.quantised_path), list[loader.Golden]()
-        names = [spec.name for spec in models.outputs(models.load(self.source))]
-        for done, (name, sample) in enumerate(drawn.readable(judged), start=1):
-            answer = evaluation.add(name, sample)
-            if not golden:
-                golden.append(loader.Golden(sample=sample, answer=dict(zip(names, answer, strict=True))))
-            at = _QUANTISED + (_EVALUATED - _QUANTISED) * done / len(judged)
-            self.progress(at, f"evaluating, sample {done} of {len(judged)}")
-        return evaluation, golden[0]
-
-    def _judge(self, evaluation: Evaluation, scheme: Scheme) -> None:
+    def _judge(self, chosen: Rung, ladder: Ladder, scheme: Scheme) -> None:
         """Warns of what the figures show, and refuses what the client does not want to accept."""
+        evaluation = chosen.evaluation
+        if not quantising.coverage(chosen.model)["quantize_linear_nodes"]:
+            self.steps.warn("The model has no operator that can be quantised; it is packaged in floating point.")
         for sentence in evaluation.collapsed():
             self.steps.warn(sentence)
         figures = evaluation.record()
         if figures["verdict"] == "poor":
             self.steps.warn(f"Poor accuracy: the output {evaluation.worst_output!r} has {figures['snr_db']} dB.")
-        if scheme.min_snr_db is not None and evaluation.snr_db < scheme.min_snr_db:
+        if scheme.min_snr_db is not None and chosen.snr_db < scheme.min_snr_db:
             raise ConversionRefused(
                 "accuracy_below_minimum",
-                f"the output {evaluation.worst_output!r} has an SNR of {evaluation.snr_db:.2f} dB, "
-                f"asked for are at least {scheme.min_snr_db:g} dB",
+                f"the output {evaluation.worst_output!r} has an SNR of {chosen.snr_db:.2f} dB with {chosen.step.name}, "
+                f"the best step; asked for are at least {scheme.min_snr_db:g} dB",
+                evidence="; ".join(_told(point) for point in ladder.curve),
+                hint=None if scheme.ladder else _HINT_TO_CLIMB,
             )
 
     def _package(
         self,
         model: onnx.ModelProto,
-        quantised: onnx.ModelProto,
+        chosen: Rung,
         report: dict[str, Any],
-        golden: loader.Golden,
         bounds: calibration.Ranges,
     ) -> None:
         about = {
@@ -202,12 +187,19 @@ class _Quantisation:
             "outputs": [models.spec_record(spec) for spec in models.outputs(model)],
         }
         members = {
-            loader.MODEL: quantised.SerializeToString(deterministic=True),
+            loader.MODEL: chosen.model.SerializeToString(deterministic=True),
             loader.RANGES: container.json_bytes(bounds),
             loader.REPORT: container.json_bytes(report),
-            **golden.members(),
+            **chosen.golden.members(),
         }
         container.write(self.target, reference.BIE_MEDIA_TYPE, about, members)
+
+
+def _told(point: dict[str, Any]) -> str:
+    """One step of the curve, in the words of a log."""
+    if "failed" in point:
+        return f"{point['step']}: {point['failed']}"
+    return f"{point['step']}: {point['snr_db']} dB in {point['size_bytes']} bytes"
 
 
 def _file(path: Path) -> dict[str, Any]:

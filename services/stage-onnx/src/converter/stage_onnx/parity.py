@@ -24,6 +24,7 @@ class Reference:
     """The outputs of a model that is about to be rewritten, over `_RUNS` made-up inputs, run node by node.
 
     Raises:
+        ConversionRefused: `model_unsupported`: the model draws random numbers.
         Exception: whatever the runtime says of a model that it cannot run.
     """
 
@@ -32,6 +33,11 @@ class Reference:
         session = open_session(source, Execution.AS_WRITTEN)
         self._feeds = [samples.synthetic(inputs, None, seed).feeds for seed in range(_RUNS)]
         self._answers = [session.run(None, feeds) for feeds in self._feeds]
+        again = session.run(None, self._feeds[0])
+        if any(_too_far(*_difference(*pair)) for pair in zip(self._answers[0], again, strict=True)):
+            raise ConversionRefused(
+                "model_unsupported", "the model gives another result each time that it is run with the same input"
+            )
 
     def compare(self, result: Path) -> dict[str, Any]:
         """The largest differences of the model at `result`, run in the same way.
@@ -45,7 +51,7 @@ class Reference:
             for before, after in zip(answers, rewritten.run(None, feeds), strict=True):
                 difference, ratio = _difference(before, after)
                 absolute, relative = max(absolute, difference), max(relative, ratio)
-        if absolute > MOST_ABSOLUTE and relative > MOST_RELATIVE:
+        if _too_far(absolute, relative):
             raise ConversionRefused(
                 "optimisation_diverged",
                 f"the outputs differ by up to {absolute:.3g} ({relative:.3g} of the largest value)",
@@ -57,6 +63,10 @@ class Reference:
             "max_rel": float(f"{relative:.3g}"),
             "limits": {"max_abs": MOST_ABSOLUTE, "max_rel": MOST_RELATIVE},
         }
+
+
+def _too_far(absolute: float, relative: float) -> bool:
+    return absolute > MOST_ABSOLUTE and relative > MOST_RELATIVE
 
 
 def _difference(before: NDArray[Any], after: NDArray[Any]) -> tuple[float, float]:

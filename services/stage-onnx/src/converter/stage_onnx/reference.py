@@ -7,10 +7,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from converter.common import operators
 from converter.common.conversion import Conversion
-from converter.stage_onnx import opsets, parity, rewriting
-from converter.toolchain import models, reference
-from converter.toolchain.skim import skim
+from converter.common.skim import skim
+from converter.stage_onnx import opsets, parity, rewriting, wiring
+from converter.toolchain import half, models, preparing, reference
 from converter.toolchain.steps import Steps
 
 if TYPE_CHECKING:
@@ -50,8 +51,12 @@ def _rewrite(task: ConversionTask, steps: Steps, source: Path, target: Path, scr
     """Writes the artifact to `target`; returns the report but for its timings."""
     model, found = _checked_source(source, steps)
     passes = rewriting.Passes(model)
+    with steps.step("widen", at=0.2, code="model_unsupported", activity="converting half precision"):
+        if half.widen(model):
+            steps.warn("The model is in half precision; it was converted to float32, its inputs and outputs too.")
+            passes.record("float16_to_float32", model)
     with steps.step("shapes", at=0.25, code="input_shape_required", activity="fixing the input shapes"):
-        rewriting.fix_shapes(model, task.options.input_shape)
+        preparing.fix_shapes(model, task.options.input_shape)
         model = models.infer_shapes(model)
         passes.record("fix_shapes", model)
         steps.say(", ".join(f"{spec.name} {list(spec.dims)}" for spec in models.inputs(model)))
@@ -74,12 +79,17 @@ def _rewrite(task: ConversionTask, steps: Steps, source: Path, target: Path, scr
     with steps.step("parity", at=0.8, code="optimisation_diverged", activity="comparing with the source"):
         agreement = before.compare(target)
         steps.say(f"largest difference {agreement['max_abs']}")
+    result = models.summary(model)
+    table = operators.report(result["operators"], task.platform)
+    if table["headline"]:
+        steps.warn(table["headline"])
     return {
         "stage": "onnx",
         "notice": reference.NOTICE,
         "toolchain": reference.description(),
         "source": {**_file(source), **found},
-        "result": {**_file(target), **models.summary(model)},
+        "result": {**_file(target), **result},
+        "operators": table,
         "opset_conversion": conversion,
         "passes": passes.records,
         "parity": agreement,
@@ -101,11 +111,12 @@ def _checked_source(source: Path, steps: Steps) -> tuple[onnx.ModelProto, dict[s
     with steps.step("check_source", at=0.1, code="model_invalid", activity="checking the model"):
         # All before the check, which is stricter than most exporters: it refuses files of IR 3 whose initialisers are
         # no inputs, and outputs that do not say their shape. The runtime refuses nodes of one name.
-        rewriting.drop_initialiser_inputs(model)
+        preparing.drop_initialiser_inputs(model)
         models.name_nodes(model)
+        wiring.check(model)
         model = models.infer_shapes(model)
         models.check(model)
-        rewriting.check_weights(model, steps)
+        preparing.check_weights(model, steps)
         found = {**models.summary(model), "ir_version": seen.ir_version}
     return model, found
 

@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PACKAGES := contracts $(wildcard libs/*) $(wildcard services/*)
 INSTALLED := $(VENV)/.installed
+NODE_INSTALLED := tests/node/node_modules/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: help install lock generate demo up test check format clean
@@ -22,20 +23,26 @@ $(INSTALLED): requirements.lock pyproject.toml $(PACKAGES:%=%/pyproject.toml)
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation $(PACKAGES:%=-e %)
 	@touch $@
 
-lock:  ## pin every dependency again, with hashes
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+# The suite's certified issuer comes from npm; node itself is a Python wheel.
+$(NODE_INSTALLED): tests/node/package.json tests/node/package-lock.json tests/node/.npmrc | $(INSTALLED)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/npm ci --silent --prefix tests/node
+	@touch $@
+
+lock:  ## pin every dependency, with hashes; UPGRADE=1 takes the newest
+	$(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
 	  pyproject.toml --group dev $(foreach p,$(PACKAGES),--no-emit-package converter-$(notdir $(p))) -o requirements.lock
 
 generate: $(INSTALLED)  ## write the files that derive from the code
 	$(BIN)/python deploy/env_example.py > env.example
+	$(BIN)/python -m converter.gateway.openapi > docs/openapi.json
 
-demo: $(INSTALLED)  ## convert a real model through the whole stack; MODEL=path.onnx IMAGES=dir for your own
-	@$(BIN)/python -m converter.devstack demo $(if $(MODEL),--model "$(MODEL)") $(if $(IMAGES),--images "$(IMAGES)")
+demo: $(INSTALLED)  ## convert a real model through the whole stack; MODEL=path.onnx IMAGES=dir FIELDS="name=value …" for your own
+	@$(BIN)/python -m converter.devstack demo $(if $(MODEL),--model "$(MODEL)") $(if $(IMAGES),--images "$(IMAGES)") $(FIELDS:%=--field "%")
 
 up: $(INSTALLED)  ## run the stack on loopback until Ctrl-C; addresses and credentials go to .dev/stack.env
 	@$(BIN)/python -m converter.devstack up
 
-test: $(INSTALLED)  ## run the whole suite
+test: $(INSTALLED) $(NODE_INSTALLED)  ## run the whole suite
 	$(BIN)/pytest -q
 
 check: $(INSTALLED)  ## formatting, lint, types, import layers

@@ -1,7 +1,4 @@
-"""Writes `env.example`: every variable of every service, from the Structs that read them.
-
-    python deploy/env_example.py > env.example
-"""
+"""Writes `env.example`: every variable of every service, from the Structs that read them. Run by `make generate`."""
 
 from __future__ import annotations
 

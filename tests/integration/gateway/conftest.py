@@ -195,6 +195,8 @@ async def running(
         "INTERNAL_PORT": "0",
     }
     log = directory / "gateway.log"
+    if log.exists():
+        log = directory / f"gateway-{uuid7()}.log"
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "converter.gateway"),
         env=os.environ | environ | variables,

@@ -204,20 +204,8 @@ async def test_without_any_key_set_the_issuer_is_named_as_the_cause(start_gatewa
     assert health.json()["dependencies"]["member_center"]["status"] == "down"
 
 
-async def test_health_tells_of_every_dependency(gateway: GatewayProcess):
+async def test_the_internal_face_does_not_serve_the_public_api(gateway: GatewayProcess):
     async with httpx.AsyncClient(trust_env=False) as client:
-        for base in (gateway.url, gateway.internal_url):
-            health = await client.get(f"{base}/health")
-            assert health.status_code == 200
-            assert health.json()["status"] == "healthy"
-            assert set(health.json()["dependencies"]) == {
-                "nats",
-                "object_storage",
-                "member_center",
-                "file_access_agent",
-            }
-            for probe in ("live", "ready"):
-                assert (await client.get(f"{base}/health/{probe}")).status_code == 200
         assert (await client.get(f"{gateway.internal_url}/api/v1/jobs")).status_code == 404
 
 

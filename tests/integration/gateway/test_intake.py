@@ -77,7 +77,7 @@ async def test_fields_after_the_model_are_checked_too(gateway: GatewayProcess, f
 
 async def test_a_missing_model_is_told(gateway: GatewayProcess, form: Form):
     details = error(await send(gateway, fields(form) + END), 400, "invalid_multipart")
-    assert messages(details) == {"model": "missing; allowed: an ONNX file"}
+    assert messages(details)["model"].startswith("missing; allowed: an ONNX file")
 
 
 @pytest.mark.parametrize(

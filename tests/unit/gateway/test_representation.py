@@ -92,6 +92,7 @@ def test_a_queued_job_shows_every_field_of_the_contract():
         "status",
         "stage",
         "progress",
+        "activity",
         "queue_position",
         "platform",
         "model_id",

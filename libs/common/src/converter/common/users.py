@@ -38,9 +38,14 @@ class _Pointer(Struct, frozen=True):
     claimed_at: Timestamp
 
 
+def client_token(client_id: str) -> str:
+    """The client in a subject: percent-encoded, so that it is one token whatever it is called."""
+    return quote(client_id, safe="").replace(".", "%2E")
+
+
 def user_key(client_id: str, user_id: str) -> str:
-    """`<client>.<user>` in a subject: the client percent-encoded, dots of the user (it has no `=`) as `=`."""
-    return f"{quote(client_id, safe='').replace('.', '%2E')}.{user_id.replace('.', '=')}"
+    """`<client>.<user>` in a subject; dots of the user (it has no `=`) as `=`."""
+    return f"{client_token(client_id)}.{user_id.replace('.', '=')}"
 
 
 class ActiveJobs:
@@ -97,11 +102,12 @@ class ActiveJobs:
             if datetime.now(UTC) - moment(pointer.claimed_at) < self._grace:
                 return UserHasActiveJob(pointer.job_id, None)
             # Its gateway may only be asleep: from here on its job.created is refused.
-            state = await self._log.append(pointer.job_id, _supersede)
+            state = await self._log.append(pointer.job_id, supersede)
         return UserHasActiveJob(pointer.job_id, state) if isinstance(state, JobRecord) and state.active else None
 
 
-def _supersede(state: State) -> JobDeleted | None:
+def supersede(state: State) -> JobDeleted | None:
+    """Decides for `JobLog.append` that a job which does not exist never will."""
     return JobDeleted(at=timestamp(), reason="superseded") if state is None else None
 
 

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 
 import httpx
 import structlog
@@ -15,9 +16,11 @@ import uvicorn
 from litestar.types import ASGIApp
 
 from converter.common import service
-from converter.common.bus import Bus, BusRefused
+from converter.common.background import background
+from converter.common.bus import Bus
 from converter.common.consumer import consume, heartbeat_s
 from converter.common.eventlog import JobLog
+from converter.common.idempotency import IdempotencyKeys
 from converter.common.service import Unreachable
 from converter.common.storage import ArtifactStore, open_store
 from converter.common.topology import DEADLINES, TIMERS
@@ -26,14 +29,22 @@ from converter.gateway.app import create_app, create_internal_app
 from converter.gateway.auth import TokenPolicy, TokenVerifier
 from converter.gateway.body import Pace
 from converter.gateway.deadlines import Deadlines
+from converter.gateway.form import IntakeLimits
+from converter.gateway.found_model import NamedModels
 from converter.gateway.gateway import Gateway, UploadSlots
-from converter.gateway.health import Health
-from converter.gateway.intake import IntakeLimits
+from converter.gateway.health import Health, stages_at_work, take_write
 from converter.gateway.jwks import JwksCache, JwksTuning
+from converter.gateway.links import DownloadLinks
+from converter.gateway.live import Live
 from converter.gateway.middleware import Authentication
+from converter.gateway.openapi import Security
 from converter.gateway.paging import Cursors
 from converter.gateway.protocol import GatewayProtocol
+from converter.gateway.queues import Queues
+from converter.gateway.rate_limit import RateLimits
+from converter.gateway.sent_models import SentModels
 from converter.gateway.settings import GatewaySettings
+from converter.gateway.uploads import Uploads
 
 log = structlog.get_logger()
 
@@ -63,7 +74,7 @@ async def main(settings: GatewaySettings, stop: asyncio.Event) -> None:
         Unreachable: NATS, or an address to listen on.
     """
     async with AsyncExitStack() as stack:
-        bus = await stack.enter_async_context(await Bus.connect(settings.nats, name="api-gateway"))
+        bus = await stack.enter_async_context(await Bus.connect(settings.nats, name="api-gateway", on_lost=service.die))
         store = await stack.enter_async_context(open_store(settings.storage))
         http = await stack.enter_async_context(httpx.AsyncClient(timeout=5.0))
         jwks = JwksCache(
@@ -74,16 +85,23 @@ async def main(settings: GatewaySettings, stop: asyncio.Event) -> None:
         stack.push_async_callback(jwks.close)
         health = Health(
             {
-                "nats": bus.round_trip,
+                "nats": partial(take_write, bus),
                 "object_storage": store.probe,
                 "member_center": jwks.check,
-                "file_access_agent": lambda: http.get(settings.file_store.file_access_agent_base_url),
-            }
+                "file_access_agent": partial(_reach, http, settings.file_store.file_access_agent_base_url),
+            },
+            partial(stages_at_work, bus),
+            refresh_s=settings.health_refresh_ms / 1000,
         )
         await health.refresh()
-        await _require_provisioned(bus, settings)
-        gateway = _gateway(settings, bus, store)
-        public = create_app(gateway, health, _authentication(settings, jwks))
+        await heartbeat_s(bus, TIMERS, DEADLINES)
+        await service.require("object storage", store.probe)
+        live = Live(bus, stop)
+        await stack.enter_async_context(live.listening())
+        gateway = _gateway(settings, bus, store, live)
+        sweep_interval_s = settings.upload_sweep_interval_s
+        await stack.enter_async_context(background(lambda: gateway.uploads.keep_swept(sweep_interval_s)))
+        public = create_app(gateway, health, _authentication(settings, jwks, bus), _security(settings))
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(health.keep_fresh())
             expire = Deadlines(gateway.job_log).handle
@@ -99,25 +117,40 @@ async def main(settings: GatewaySettings, stop: asyncio.Event) -> None:
             watching.cancel()
 
 
-async def _require_provisioned(bus: Bus, settings: GatewaySettings) -> None:
-    try:
-        await heartbeat_s(bus, TIMERS, DEADLINES)
-    except BusRefused as refused:
-        why = f"consumer {DEADLINES} is not there ({refused.description}); run python -m converter.common.provision"
-        raise Unreachable("the event streams", settings.nats.nats_url, why) from refused
+def _security(settings: GatewaySettings) -> Security:
+    return Security(
+        token_url=settings.oauth_client.member_center_token_url,
+        read=settings.converter_scope_read,
+        write=settings.converter_scope_write,
+    )
 
 
-def _gateway(settings: GatewaySettings, bus: Bus, store: ArtifactStore) -> Gateway:
+async def _reach(http: httpx.AsyncClient, url: str) -> None:
+    answer = await http.get(url)
+    if answer.is_server_error:  # anything else shows that the file store itself is there
+        raise Unreachable("the file store", url, f"HTTP {answer.status_code}")
+
+
+def _gateway(settings: GatewaySettings, bus: Bus, store: ArtifactStore, live: Live) -> Gateway:
     job_log = JobLog(bus, "api-gateway")
-    signing_key = settings.signing_key.reveal() or secrets.token_hex()
+    grace = timedelta(seconds=settings.claim_grace_s)
+    uploads = Uploads(store, timedelta(hours=settings.resumable_upload_ttl_hours))
+    sent_models = SentModels(bus, store)
+    signing_key = (settings.signing_key.reveal() or secrets.token_hex()).encode()
     return Gateway(
         bus=bus,
         store=store,
         job_log=job_log,
-        active_jobs=ActiveJobs(bus, job_log, grace=timedelta(seconds=settings.claim_grace_s)),
+        active_jobs=ActiveJobs(bus, job_log, grace=grace),
         user_jobs=UserJobs(bus),
-        progress_of=_unknown_progress,
-        cursors=Cursors(signing_key.encode()),
+        live=live,
+        queues=Queues(bus, job_log),
+        cursors=Cursors(signing_key),
+        links=DownloadLinks(signing_key, timedelta(seconds=settings.download_link_ttl_s)),
+        idempotency_keys=IdempotencyKeys(bus, job_log, grace=grace),
+        sent_models=sent_models,
+        named_models=NamedModels(store, uploads, sent_models, settings.multipart_model_max_bytes),
+        uploads=uploads,
         upload_slots=UploadSlots(settings.max_concurrent_uploads, settings.upload_retry_after_seconds),
         limits=IntakeLimits(
             model_max_bytes=settings.multipart_model_max_bytes,
@@ -128,10 +161,11 @@ def _gateway(settings: GatewaySettings, bus: Bus, store: ArtifactStore) -> Gatew
         job_deadline=timedelta(hours=settings.job_deadline_hours),
         artifact_ttl=timedelta(days=settings.artifact_ttl_days),
         promote_timeout=timedelta(milliseconds=settings.promote_timeout_ms),
+        public_base_url=settings.public_base_url.rstrip("/"),
     )
 
 
-def _authentication(settings: GatewaySettings, jwks: JwksCache) -> Authentication:
+def _authentication(settings: GatewaySettings, jwks: JwksCache, bus: Bus) -> Authentication:
     policy = TokenPolicy(
         issuer=settings.member_center_issuer,
         audience=settings.kneron_converter_audience,
@@ -139,11 +173,8 @@ def _authentication(settings: GatewaySettings, jwks: JwksCache) -> Authenticatio
         typ=settings.jwt_typ,
     )
     scopes = {"read": settings.converter_scope_read, "write": settings.converter_scope_write}
-    return Authentication(TokenVerifier(jwks, policy), scopes, settings.converter_tenant_id)
-
-
-async def _unknown_progress(_job_id: str) -> float | None:
-    return None
+    limits = RateLimits(bus, limit=settings.api_v1_rate_limit_max, window_ms=settings.api_v1_rate_limit_window_ms)
+    return Authentication(TokenVerifier(jwks, policy), limits, scopes, settings.converter_tenant_id)
 
 
 async def _serve(faces: Sequence[tuple[str, ASGIApp, str, int]], stop: asyncio.Event, *, grace_s: int) -> None:

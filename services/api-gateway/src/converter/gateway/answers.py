@@ -37,6 +37,11 @@ def tagged(content: object, if_none_match: str | None) -> Response[bytes]:
     return Response(b"", status_code=304, headers={**_PRIVATE, "ETag": tag})
 
 
+def etag_of(content: object) -> str:
+    """The entity tag that `content` has as a JSON answer."""
+    return etag(msgspec.json.encode(content))
+
+
 def etag(body: bytes) -> str:
     """A strong entity tag of exactly these bytes."""
     return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
@@ -46,6 +51,12 @@ def none_match(header: str, tag: str) -> bool:
     """Whether `If-None-Match: header` holds for what `tag` stands for (weak comparison, RFC 9110 section 13.1.2)."""
     tags = [entry.strip().removeprefix("W/") for entry in header.split(",")]
     return "*" not in tags and tag not in tags
+
+
+def matches(header: str, tag: str) -> bool:
+    """Whether `If-Match: header` holds for what `tag` stands for (strong comparison, RFC 9110 section 13.1.1)."""
+    tags = [entry.strip() for entry in header.split(",")]
+    return "*" in tags or tag in tags
 
 
 def refused(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

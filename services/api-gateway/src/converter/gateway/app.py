@@ -10,21 +10,47 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, Middleware
 
 from converter.gateway.answers import refused
+from converter.gateway.cancellation import cancel_job, delete_job
+from converter.gateway.creation import create_job
+from converter.gateway.docs_page import Published, get_docs, get_openapi
+from converter.gateway.downloads import create_download_link, download
+from converter.gateway.events import get_events
 from converter.gateway.gateway import Gateway
 from converter.gateway.health import Health, get_health, get_liveness, get_readiness
-from converter.gateway.jobs import create_job, get_job, list_jobs
-from converter.gateway.middleware import Authentication, RequestFrame
+from converter.gateway.jobs import get_job, list_jobs
+from converter.gateway.logs import get_logs
+from converter.gateway.middleware import Authentication, Methods, RequestFrame
+from converter.gateway.openapi import Security, document
 from converter.gateway.promotions import promote
+from converter.gateway.reports import get_report
+from converter.gateway.tus import UPLOADS
 
+JOBS = (
+    create_job,
+    list_jobs,
+    get_job,
+    promote,
+    cancel_job,
+    delete_job,
+    create_download_link,
+    download,
+    get_events,
+    get_report,
+    get_logs,
+)
 HEALTH = (get_health, get_liveness, get_readiness)
 
 
-def create_app(gateway: Gateway, health: Health, authentication: Authentication) -> ASGIApp:
-    """The public face: `/api/v1` and `/health`. Anything else is a 404."""
+PUBLIC = (*JOBS, *UPLOADS, *HEALTH, get_openapi, get_docs)
+
+
+def create_app(gateway: Gateway, health: Health, authentication: Authentication, security: Security) -> ASGIApp:
+    """The public face: `/api/v1`, `/health` and `/openapi`. Anything else is a 404."""
+    published = Published.of(document(PUBLIC, security))
     return _framed(
-        [create_job, list_jobs, get_job, promote, *HEALTH],
-        {"gateway": _given(gateway), "health": _given(health)},
-        [authentication],
+        PUBLIC,
+        {"gateway": _given(gateway), "health": _given(health), "published": _given(published)},
+        [Methods(PUBLIC), authentication],
     )
 
 

@@ -39,6 +39,7 @@ ERRORS: dict[str, ClientError] = {
     "insufficient_scope": ClientError(403, "The token does not grant what this needs."),
     "tenant_mismatch": ClientError(403, "The token belongs to another tenant."),
     "job_not_found": ClientError(404, "There is no such job."),
+    "upload_not_found": ClientError(404, "There is no such upload.", "Begin a new one."),
     "not_found": ClientError(404, "There is nothing at this path."),
     "method_not_allowed": ClientError(
         405, "This path does not take this method.", "The header Allow lists those it takes."
@@ -52,10 +53,33 @@ ERRORS: dict[str, ClientError] = {
     "promotion_in_progress": ClientError(
         409, "Another artifact is on its way to this key.", "Wait until that promotion has ended."
     ),
+    "job_not_active": ClientError(409, "The job has ended; there is nothing to cancel."),
+    "idempotency_in_progress": ClientError(
+        409, "The first request with this Idempotency-Key is still being served.", "Send it again in a moment."
+    ),
+    "upload_offset_mismatch": ClientError(
+        409, "The upload does not end at this Upload-Offset.", "Ask with HEAD where it ends, and continue there."
+    ),
+    "link_expired": ClientError(410, "The download link is past its time.", "Ask for a new one."),
+    "precondition_failed": ClientError(
+        412, "The job is not the one that If-Match names.", "Get the job, and decide again."
+    ),
     "file_too_large": ClientError(413, "A file is over its limit."),
     "unsupported_media_type": ClientError(415, "The body is of a type that this path does not take."),
+    "range_not_satisfiable": ClientError(
+        416, "The file ends before this range begins.", "Content-Range says how long it is."
+    ),
     "invalid_object_key": ClientError(422, "The target object key cannot be used."),
+    "idempotency_mismatch": ClientError(
+        422, "Another request was sent with this Idempotency-Key.", "Use a new key for every new request."
+    ),
+    "rate_limit_exceeded": ClientError(
+        429, "The client has made as many requests as it may.", "Retry-After says when to go on."
+    ),
     "headers_too_large": ClientError(431, "The request's headers are too large."),
+    "checksum_mismatch": ClientError(
+        460, "The bytes that arrived are not those of Upload-Checksum.", "Send them again; none of them was kept."
+    ),
     "internal_error": ClientError(500, "Something went wrong here.", "Name the request id when you report it."),
     "misconfiguration": ClientError(500, "The service is not set up right.", "Tell the operator the request id."),
     "storage_unavailable": ClientError(502, "Object storage does not answer.", "Send the request again later."),

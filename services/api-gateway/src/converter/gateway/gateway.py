@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -10,15 +10,19 @@ from msgspec import Struct
 
 from converter.common.bus import Bus
 from converter.common.eventlog import JobLog
+from converter.common.idempotency import IdempotencyKeys
 from converter.common.storage import ArtifactStore
 from converter.common.users import ActiveJobs, UserJobs
 from converter.gateway.body import Pace
 from converter.gateway.errors import Refusal
-from converter.gateway.intake import IntakeLimits
+from converter.gateway.form import IntakeLimits
+from converter.gateway.found_model import NamedModels
+from converter.gateway.links import DownloadLinks
+from converter.gateway.live import Live
 from converter.gateway.paging import Cursors
-
-ProgressOf = Callable[[str], Awaitable[float | None]]
-"""How far the current stage of a job is, in 0..1; none when nothing is known."""
+from converter.gateway.queues import Queues
+from converter.gateway.sent_models import SentModels
+from converter.gateway.uploads import Uploads
 
 
 class UploadSlots:
@@ -56,11 +60,19 @@ class Gateway(Struct, frozen=True, kw_only=True):
     job_log: JobLog
     active_jobs: ActiveJobs
     user_jobs: UserJobs
-    progress_of: ProgressOf
+    live: Live
+    queues: Queues
     cursors: Cursors
+    links: DownloadLinks
+    idempotency_keys: IdempotencyKeys
+    sent_models: SentModels
+    named_models: NamedModels
+    uploads: Uploads
     upload_slots: UploadSlots
     limits: IntakeLimits
     pace: Pace
     job_deadline: timedelta
     artifact_ttl: timedelta
     promote_timeout: timedelta
+    public_base_url: str
+    """Stands before the path of download links; empty where clients know the API's address themselves."""

@@ -1,66 +1,44 @@
-"""Jobs: create one, look at one, list a user's."""
+"""Jobs: look at one, list a user's."""
 
 from __future__ import annotations
 
 import asyncio
 import re
-from datetime import UTC, datetime
 
-from litestar import Request, Response, get, post
+from litestar import Request, Response, get
 from litestar.datastructures import State
 from litestar.enums import MediaType
-from multipart import parse_options_header
 
-from converter.common.failpoint import failpoint
-from converter.common.identifiers import uuid7
-from converter.common.lifecycle import IllegalTransition
 from converter.common.lifecycle import State as JobState
-from converter.common.users import UserHasActiveJob
-from converter.contracts.facts import JobCreated
-from converter.contracts.job import JobRecord, JobRequest, JobStatus, timestamp
-from converter.gateway import deadlines
+from converter.contracts.job import JobRecord, JobStatus
 from converter.gateway.answers import json_answer, tagged
 from converter.gateway.auth import Principal
+from converter.gateway.documentation import IF_NONE_MATCH, NOT_MODIFIED, Answer, Operation, Parameter
 from converter.gateway.errors import Refusal
 from converter.gateway.gateway import Gateway
-from converter.gateway.intake import Inputs, received
-from converter.gateway.paging import JobQuery
-from converter.gateway.representation import JobResource, job_resource
+from converter.gateway.paging import LIMIT_DEFAULT, LIMIT_MAX, USER_ID_PATTERN, JobQuery
+from converter.gateway.representation import JobPage, JobResource, job_resource
 
 ApiRequest = Request[Principal, None, State]
 
 _JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_BOUNDARY_MAX_CHARS = 200
 _READ_AT_ONCE = 25
 
 
-@post("/api/v1/jobs", opt={"requires": "write"}, media_type=MediaType.JSON)
-async def create_job(request: ApiRequest, gateway: Gateway) -> Response[bytes]:
-    """Take in a model and its images, then create the job. The user's lock is claimed last: an upload holds nothing."""
-    boundary = multipart_boundary(request, gateway.limits.body_max_bytes)
-    client_id, job_id = request.user.client_id, uuid7()
-
-    async def look_at_lock(user_id: str) -> None:
-        if held := await gateway.active_jobs.holder(client_id, user_id):
-            raise held
-
-    with gateway.upload_slots.taken():
-        async with received(
-            request.receive,
-            boundary,
-            store=gateway.store,
-            job_id=job_id,
-            limits=gateway.limits,
-            pace=gateway.pace,
-            look_at_lock=look_at_lock,
-        ) as inputs:
-            record = await _create(gateway, job_id, inputs, client_id, request.state["request_id"])
-    return json_answer(
-        await current(gateway, record), status_code=201, headers={"Location": f"/api/v1/jobs/{record.job_id}"}
-    )
+_LIST = Operation(
+    answers={200: Answer("The page.", JobPage)},
+    parameters=(
+        Parameter("user_id", {"type": "string", "pattern": USER_ID_PATTERN}, "Whose jobs.", required=True),
+        Parameter("status", {"type": "string", "enum": list(JobStatus)}, "Only jobs with this status."),
+        Parameter(
+            "limit", {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT}, "How many."
+        ),
+        Parameter("cursor", {"type": "string"}, "The `next_cursor` of the page before; with the same user and status."),
+    ),
+)
 
 
-@get("/api/v1/jobs", opt={"requires": "read"}, media_type=MediaType.JSON)
+@get("/api/v1/jobs", opt={"requires": "read", "operation": _LIST}, media_type=MediaType.JSON)
 async def list_jobs(request: ApiRequest, gateway: Gateway) -> Response[bytes]:
     """A page of the user's jobs, newest first."""
     query = JobQuery.parse(request.scope["query_string"])
@@ -80,14 +58,19 @@ async def list_jobs(request: ApiRequest, gateway: Gateway) -> Response[bytes]:
     page = found[: query.limit]
     more = len(found) > query.limit
     return json_answer(
-        {
-            "items": [await current(gateway, record) for record in page],
-            "next_cursor": gateway.cursors.after(page[-1].job_id, client_id, query) if more else None,
-        }
+        JobPage(
+            items=tuple([await current(gateway, record) for record in page]),
+            next_cursor=gateway.cursors.after(page[-1].job_id, client_id, query) if more else None,
+        )
     )
 
 
-@get("/api/v1/jobs/{job_id:str}", opt={"requires": "read"}, media_type=MediaType.JSON)
+_GET = Operation(
+    answers={200: Answer("The job.", JobResource, headers=("ETag",)), 304: NOT_MODIFIED}, parameters=(IF_NONE_MATCH,)
+)
+
+
+@get("/api/v1/jobs/{job_id:str}", opt={"requires": "read", "operation": _GET}, media_type=MediaType.JSON)
 async def get_job(request: ApiRequest, gateway: Gateway, job_id: str) -> Response[bytes]:
     """One job, or that it has not changed."""
     record = await own_job(gateway, request.user.client_id, job_id)
@@ -118,67 +101,10 @@ def own(state: JobState, client_id: str) -> JobRecord:
 
 async def current(gateway: Gateway, record: JobRecord) -> JobResource:
     """The public form of `record` with how far it is."""
-    running = record.status is JobStatus.RUNNING
-    return job_resource(record, await gateway.progress_of(record.job_id) if running else None)
-
-
-def multipart_boundary(request: ApiRequest, body_max_bytes: int) -> str:
-    """The boundary of the form that the request announces.
-
-    Raises:
-        Refusal: it announces something else, or more than can be taken.
-    """
-    content_type, parameters = parse_options_header(request.headers.get("content-type", ""))
-    if content_type != "multipart/form-data":
-        raise Refusal("unsupported_media_type", details={"hint": "Send multipart/form-data."})
-    if request.headers.get("content-encoding", "identity") != "identity":
-        raise Refusal("unsupported_media_type", details={"hint": "Send the body without a Content-Encoding."})
-    if int(request.headers.get("content-length", "0")) > body_max_bytes:
-        raise Refusal("file_too_large", "The body is over its limit.", details={"limit_bytes": body_max_bytes})
-    boundary: str = parameters.get("boundary", "")
-    if not 1 <= len(boundary) <= _BOUNDARY_MAX_CHARS:
-        raise Refusal("invalid_multipart", "Content-Type names no usable boundary.")
-    return boundary
-
-
-async def _create(gateway: Gateway, job_id: str, inputs: Inputs, client_id: str, request_id: str) -> JobRecord:
-    """Index, claim, create: a crash in between leaves an entry or a lock without a job, and both heal.
-
-    Raises:
-        UserHasActiveJob: another job of the user is active.
-        EventBusUnavailable: the job may or may not come to be; its inputs are kept.
-    """
-    user_id, now = inputs.order.user_id, datetime.now(UTC)
-    fact = JobCreated(
-        at=timestamp(now),
-        job_id=job_id,
-        request=_job_request(inputs, client_id, request_id),
-        expires_at=timestamp(now + gateway.artifact_ttl),
-        warnings=inputs.order.warnings,
-    )
-    await gateway.user_jobs.add(client_id, user_id, job_id)
-    await gateway.active_jobs.claim(client_id, user_id, job_id)
-    await deadlines.schedule(gateway.bus, job_id, now + gateway.job_deadline)
-    inputs.keep()
-    failpoint("before", "create")
-    try:
-        return own(await gateway.job_log.append(job_id, lambda _: fact), client_id)
-    except IllegalTransition:
-        # This gateway slept past the claim's grace and the lock was taken over.
-        inputs.release()
-        raise await gateway.active_jobs.holder(client_id, user_id) or UserHasActiveJob(job_id, None) from None
-
-
-def _job_request(inputs: Inputs, client_id: str, request_id: str) -> JobRequest:
-    order = inputs.order
-    return JobRequest(
-        client_id=client_id,
-        user_id=order.user_id,
-        platform=order.platform,
-        model_id=order.model_id,
-        version=order.version,
-        model=inputs.model,
-        ref_images=inputs.ref_images,
-        options=order.options,
-        request_id=request_id,
+    report = await gateway.live.progress_of(record)
+    return job_resource(
+        record,
+        report.fraction if report else None,
+        activity=report.activity if report else None,
+        queue_position=await gateway.queues.position(record),
     )

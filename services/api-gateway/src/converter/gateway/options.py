@@ -32,7 +32,11 @@ T = TypeVar("T")
 
 
 class JobOrder(Struct, frozen=True, kw_only=True):
-    """A valid set of fields. `model_sha256` is the digest that the client expects, if it said one."""
+    """A valid set of fields.
+
+    `model_sha256` is the digest that the client expects of its model, or that names one which it has sent before;
+    `model_upload_id` names a resumable upload. At most one of file and upload is there.
+    """
 
     user_id: str
     platform: Platform
@@ -40,6 +44,7 @@ class JobOrder(Struct, frozen=True, kw_only=True):
     version: str
     options: Options
     model_sha256: str | None
+    model_upload_id: str | None
     warnings: tuple[str, ...]
 
 
@@ -47,26 +52,33 @@ class Fields:
     """The form's fields as they arrive; each may come once, but for the repeatable ones."""
 
     def __init__(self) -> None:
-        self._texts: dict[str, list[str]] = {}
+        self.texts: dict[str, list[str]] = {}
+        """As they were sent."""
 
     def add(self, name: str, text: str) -> None:
         """Take one field, whatever it says."""
-        self._texts.setdefault(name, []).append(text)
+        self.texts.setdefault(name, []).append(text)
 
     def problems(self) -> list[FieldError]:
         """All that is wrong with what has arrived so far; a field that has not may still come."""
-        return _Reader(self._texts).problems
+        return _Reader(self.texts).problems
 
     def user_id(self) -> str | None:
         """The user, once a good one has arrived."""
-        return _Reader(self._texts).values.get("user_id")
+        return _Reader(self.texts).values.get("user_id")
 
-    def order(self) -> JobOrder | list[FieldError]:
-        """What is asked for, or all that is wrong with it; no more fields will come."""
-        reader = _Reader(self._texts)
-        missing = [FieldError(name, "missing") for name in REQUIRED if name not in self._texts]
-        if missing or reader.problems:
-            return [*missing, *reader.problems]
+    def order(self, *, with_file: bool = True) -> JobOrder | list[FieldError]:
+        """What is asked for, or all that is wrong with it; no more fields will come.
+
+        Args:
+            with_file: whether the model has come as a file.
+        """
+        reader = _Reader(self.texts)
+        wrong = [FieldError(name, "missing") for name in REQUIRED if name not in self.texts]
+        if with_file and "model_upload_id" in self.texts:
+            wrong.append(FieldError("model_upload_id", "found with a model file; allowed: one of them"))
+        if wrong or reader.problems:
+            return [*wrong, *reader.problems]
         values = reader.values
         model_id = values["model_id"]
         warnings = [f"model_id {model_id} is one of the vendor's, which end at {VENDOR_MODEL_ID_MAX}."]
@@ -82,6 +94,7 @@ class Fields:
                 quantization=values.get("quantization", {}),
             ),
             model_sha256=values.get("model_sha256"),
+            model_upload_id=values.get("model_upload_id"),
             warnings=tuple(warnings) if model_id <= VENDOR_MODEL_ID_MAX else (),
         )
 
@@ -228,4 +241,5 @@ _READERS: dict[str, Callable[[Sequence[str]], object]] = {
     "quantization": _one(check_quantization),
     "targets": _one(_targets),
     "model_sha256": _matching(r"[0-9a-f]{64}", "64 lower-case hex digits"),
+    "model_upload_id": _matching(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "the id of an upload"),
 }

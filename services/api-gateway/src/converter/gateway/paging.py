@@ -20,7 +20,8 @@ from converter.gateway.errors import FieldError, bad_fields
 from converter.gateway.written import printable, shown
 
 LIMIT_DEFAULT, LIMIT_MAX = 20, 100
-_USER_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+USER_ID_PATTERN = "^[A-Za-z0-9._-]{1,128}$"
+_USER_ID = re.compile(USER_ID_PATTERN)
 _MAC_BYTES = 16
 _JOB_ID_BYTES = 16
 

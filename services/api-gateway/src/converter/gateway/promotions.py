@@ -9,18 +9,20 @@ from litestar.enums import MediaType
 from msgspec import Struct
 
 from converter.common.identifiers import uuid7
-from converter.common.lifecycle import State
+from converter.common.lifecycle import State, pending
 from converter.common.promotion import request_promotion
 from converter.contracts.facts import PromotionFailed, PromotionRequested
 from converter.contracts.job import STAGES, JobRecord, Promotion, Stage, moment, timestamp
 from converter.gateway.answers import json_answer
 from converter.gateway.body import whole
+from converter.gateway.documentation import Answer, Body, Operation, Parameter
 from converter.gateway.errors import ERRORS, SMALL_BODY_MAX_BYTES, FieldError, Refusal, bad_fields
 from converter.gateway.gateway import Gateway
 from converter.gateway.jobs import ApiRequest, own, own_job
 from converter.gateway.object_key import InvalidObjectKey, check_object_key
-from converter.gateway.representation import promotion_resource
-from converter.gateway.written import Bad, decoded_object, printable, shown
+from converter.gateway.orders import read_order, require_json, source_in
+from converter.gateway.representation import PromotionResource, promotion_resource
+from converter.gateway.written import shown
 
 
 class PromotionOrder(Struct, frozen=True, kw_only=True):
@@ -36,40 +38,65 @@ class PromotionOrder(Struct, frozen=True, kw_only=True):
         Raises:
             Refusal: `validation_error` that names every bad field, or `invalid_object_key`.
         """
-        try:
-            given = decoded_object(body.decode("utf-8", "replace"))
-        except Bad as bad:
-            raise bad_fields([FieldError("body", message) for message in bad.messages]) from bad
-        allowed = ", ".join(cls.__struct_fields__)
-        problems = [
-            FieldError(printable(name), f"unknown; allowed: {allowed}")
-            for name in given
-            if name not in cls.__struct_fields__
-        ]
-        source, key = given.get("source"), given.get("target_object_key")
-        if source is not None and source not in list(STAGES):
-            problems.append(FieldError("source", f"found {shown(source)}; allowed: {', '.join(STAGES)}"))
+        given, problems = read_order(body, cls.__struct_fields__)
+        source, key = source_in(given, problems), given.get("target_object_key")
         if not isinstance(key, str):
             found = "missing" if key is None else f"found {shown(key)}; allowed: text"
             problems.append(FieldError("target_object_key", found))
         if problems or not isinstance(key, str):
             raise bad_fields(problems)
         try:
-            return cls(source=Stage(source) if source else None, target_object_key=check_object_key(key))
+            return cls(source=source, target_object_key=check_object_key(key))
         except InvalidObjectKey as error:
             message = f"The target object key cannot be used: {error.why}."
             details = {"fields": [FieldError("target_object_key", error.why)]}
             raise Refusal("invalid_object_key", message, details=details) from error
 
 
-@post("/api/v1/jobs/{job_id:str}/promote", opt={"requires": "write"}, media_type=MediaType.JSON, status_code=200)
+_ORDER = {
+    "title": "PromotionOrder",
+    "type": "object",
+    "required": ["target_object_key"],
+    "additionalProperties": False,
+    "properties": {
+        "source": {"enum": [*STAGES, None], "description": "Which artifact; by default the last stage's."},
+        "target_object_key": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": 1024,
+            "description": "Relative, without `..`, empty segments, backslashes and control characters; 1024 bytes.",
+        },
+    },
+}
+_PROMOTE = Operation(
+    body=Body(_ORDER),
+    parameters=(Parameter("Prefer", {"type": "string"}, "`respond-async`: do not wait for the upload.", "header"),),
+    answers={
+        200: Answer("The file store has it.", PromotionResource),
+        202: Answer("It is under way; the job tells of it.", PromotionResource, ("Location", "Preference-Applied")),
+    },
+    refusals=(
+        "job_not_ready_for_promote",
+        "source_not_available",
+        "promotion_in_progress",
+        "invalid_object_key",
+        "file_gateway_unavailable",
+    ),
+)
+
+
+@post(
+    "/api/v1/jobs/{job_id:str}/promote",
+    opt={"requires": "write", "operation": _PROMOTE},
+    media_type=MediaType.JSON,
+    status_code=200,
+)
 async def promote(request: ApiRequest, gateway: Gateway, job_id: str) -> Response[bytes]:
     """Ask for the upload, or join the same one that is under way, and answer when the file store has the bytes."""
     client_id = request.user.client_id
-    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
-        raise Refusal("unsupported_media_type", details={"hint": "Send application/json."})
+    require_json(request)
     order = PromotionOrder.parse(await whole(request.receive, limit_bytes=SMALL_BODY_MAX_BYTES, pace=gateway.pace))
-    await own_job(gateway, client_id, job_id)
+    await close_overdue(gateway, client_id, await own_job(gateway, client_id, job_id))
     promotion = await _requested(gateway, client_id, job_id, order)
     if promotion.status == "pending" and "respond-async" in request.headers.get("prefer", "").lower():
         headers = {"Location": f"/api/v1/jobs/{job_id}", "Preference-Applied": "respond-async"}
@@ -108,22 +135,40 @@ async def _ended(gateway: Gateway, client_id: str, job_id: str, promotion: Promo
     def ended(state: State) -> bool:
         return not isinstance(state, JobRecord) or _promotion(state, promotion.promotion_id).status != "pending"
 
-    def close(state: State) -> PromotionFailed | None:
-        if ended(state):
-            return None
-        return PromotionFailed(
-            at=timestamp(),
-            promotion_id=promotion.promotion_id,
-            code="file_gateway_unavailable",
-            message="The upload was not done by its deadline.",
-        )
-
     left_s = (moment(promotion.deadline) - datetime.now(UTC)).total_seconds()
     try:
         state = await gateway.job_log.wait(job_id, ended, max(left_s, 0.0))
     except TimeoutError:
-        state = await gateway.job_log.append(job_id, close)
+        state = await _close(gateway, job_id, promotion.promotion_id)
     return _promotion(own(state, client_id), promotion.promotion_id)
+
+
+async def close_overdue(gateway: Gateway, client_id: str, record: JobRecord) -> JobRecord:
+    """`record` once those of its pending promotions are closed that are past their deadline; nobody else may be left.
+
+    Raises:
+        Refusal: `job_not_found`; it was deleted meanwhile.
+    """
+    for promotion in pending(record):
+        if moment(promotion.deadline) <= datetime.now(UTC):
+            record = own(await _close(gateway, record.job_id, promotion.promotion_id), client_id)
+    return record
+
+
+async def _close(gateway: Gateway, job_id: str, promotion_id: str) -> State:
+    """Fail a promotion that is past its deadline, unless it has ended after all."""
+
+    def close(state: State) -> PromotionFailed | None:
+        if not isinstance(state, JobRecord) or _promotion(state, promotion_id).status != "pending":
+            return None
+        return PromotionFailed(
+            at=timestamp(),
+            promotion_id=promotion_id,
+            code="file_gateway_unavailable",
+            message="The upload was not done by its deadline.",
+        )
+
+    return await gateway.job_log.append(job_id, close)
 
 
 def _promotion(record: JobRecord, promotion_id: str) -> Promotion:

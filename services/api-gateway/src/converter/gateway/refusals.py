@@ -9,7 +9,7 @@ from functools import singledispatch
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 
 from converter.common.bus import BusRefused, EventBusUnavailable
-from converter.common.promotion import JobNotReadyForPromote, PromotionInProgress, SourceNotAvailable
+from converter.common.promotion import JobNotReadyForPromote, PromotionInProgress, SourceNotAvailable, TooManyPromotions
 from converter.common.storage import BucketMissing, StorageUnavailable
 from converter.common.users import UserHasActiveJob
 from converter.contracts.job import JobStatus, timestamp
@@ -18,6 +18,8 @@ from converter.gateway.body import ClientGone
 from converter.gateway.errors import Refusal
 from converter.gateway.jwks import KeysUnavailable
 from converter.gateway.middleware import challenge
+
+PROMOTIONS_RETRY_AFTER_S = 10
 
 
 @singledispatch
@@ -86,6 +88,11 @@ def _(error: SourceNotAvailable) -> Refusal:
 def _(error: PromotionInProgress) -> Refusal:
     pending = error.pending
     return Refusal("promotion_in_progress", details={"promotion_id": pending.promotion_id, "source": pending.source})
+
+
+@refusal_of.register
+def _(error: TooManyPromotions) -> Refusal:
+    return Refusal("service_busy", f"{error}.", headers={"Retry-After": str(PROMOTIONS_RETRY_AFTER_S)})
 
 
 @refusal_of.register

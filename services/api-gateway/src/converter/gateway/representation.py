@@ -12,6 +12,7 @@ from converter.contracts.job import (
     JobError,
     JobRecord,
     JobStatus,
+    Options,
     Preprocess,
     Promotion,
     Stage,
@@ -91,7 +92,7 @@ class ErrorResource(Struct, frozen=True, kw_only=True):
 
 
 class JobResource(Struct, frozen=True, kw_only=True):
-    """A job. `progress` is of the whole job, in 0..1."""
+    """A job. `progress` is of the whole job, in 0..1; `activity` says what the stage that runs is doing."""
 
     job_id: str
     user_id: str
@@ -99,6 +100,7 @@ class JobResource(Struct, frozen=True, kw_only=True):
     status: JobStatus
     stage: Stage | None
     progress: float
+    activity: str | None
     queue_position: int | None
     platform: str
     model_id: int
@@ -118,8 +120,38 @@ class JobResource(Struct, frozen=True, kw_only=True):
     expires_at: Timestamp
 
 
-def job_resource(record: JobRecord, stage_progress: float | None) -> JobResource:
-    """The public form of `record`; `stage_progress` is how far its current stage is, in 0..1, where that is known."""
+class JobPage(Struct, frozen=True, kw_only=True):
+    """Some of a user's jobs, newest first; `next_cursor` asks for those after them, where there are any."""
+
+    items: tuple[JobResource, ...]
+    next_cursor: str | None
+
+
+def options_resource(options: Options) -> OptionsResource:
+    """The public form of `options`."""
+    return OptionsResource(
+        targets=options.last_stage,
+        input_shape=options.input_shape,
+        preprocess=_preprocess(options.preprocess),
+        quantization=options.quantization,
+    )
+
+
+def job_resource(
+    record: JobRecord,
+    stage_progress: float | None,
+    *,
+    activity: str | None = None,
+    queue_position: int | None = None,
+) -> JobResource:
+    """The public form of `record`, with what the record does not say where that is known.
+
+    Args:
+        record: the job.
+        stage_progress: how far its current stage is, in 0..1.
+        activity: what that stage is doing.
+        queue_position: 1 for the job that is taken next.
+    """
     request = record.request
     return JobResource(
         job_id=record.job_id,
@@ -128,7 +160,8 @@ def job_resource(record: JobRecord, stage_progress: float | None) -> JobResource
         status=record.status,
         stage=record.stage,
         progress=progress(record, stage_progress),
-        queue_position=None,
+        activity=activity,
+        queue_position=queue_position,
         platform=request.platform,
         model_id=request.model_id,
         version=request.version,
@@ -136,12 +169,7 @@ def job_resource(record: JobRecord, stage_progress: float | None) -> JobResource
             filename=request.model.filename, size_bytes=request.model.size_bytes, sha256=request.model.sha256
         ),
         ref_images_count=request.ref_images.count if request.ref_images else 0,
-        options=OptionsResource(
-            targets=request.options.last_stage,
-            input_shape=request.options.input_shape,
-            preprocess=_preprocess(request.options.preprocess),
-            quantization=request.options.quantization,
-        ),
+        options=options_resource(request.options),
         stage_timings={stage: _timing(state) for stage, state in record.stages.items() if state.queued_at},
         artifacts={stage: _artifact(state.artifact) for stage, state in record.stages.items() if state.artifact},
         promotions=tuple(promotion_resource(promotion) for promotion in record.promotions),

@@ -68,19 +68,40 @@ class GatewaySettings(ServiceSettings, frozen=True, kw_only=True):
         int, Meta(ge=1, description="when a client that met a busy gateway should come back")
     ] = 30
 
+    api_v1_rate_limit_max: Annotated[
+        int, Meta(ge=1, description="requests that a client may make in a window, at all gateways together")
+    ] = 300
+    api_v1_rate_limit_window_ms: Annotated[int, Meta(ge=1, le=86_400_000, description="how long a window lasts")] = (
+        300_000
+    )
+
     claim_grace_s: Annotated[
         float, Meta(gt=0, description="how long a user's lock may stand without its job, after a gateway died")
     ] = 30.0
     job_deadline_hours: Annotated[float, Meta(gt=0, description="a job that takes longer fails")] = 24.0
     promote_timeout_ms: Annotated[int, Meta(ge=1, description="how long a promotion may take")] = 300_000
     artifact_ttl_days: Annotated[int, Meta(ge=1, description="how long a job and its artifacts are kept")] = 7
+    resumable_upload_ttl_hours: Annotated[
+        float, Meta(gt=0, description="how long a resumable upload may take, and is kept when it is complete")
+    ] = 24.0
+    upload_sweep_interval_s: Annotated[
+        float, Meta(gt=0, description="how often resumable uploads past their time are removed")
+    ] = 600.0
+    download_link_ttl_s: Annotated[int, Meta(ge=1, description="how long a download link works")] = 900
+    public_base_url: Annotated[
+        HttpUrl,
+        Meta(description="what download links begin with, https://converter.example; empty: they are paths alone"),
+    ] = ""
+    health_refresh_ms: Annotated[
+        int, Meta(ge=100, description="how old the report of /health may become; younger while something is wrong")
+    ] = 30_000
     shutdown_grace_seconds: Annotated[
         int, Meta(ge=0, description="how long requests that are under way may take after the signal to stop")
     ] = 25
     signing_key: Annotated[
         Secret,
         Meta(
-            description="signs cursors; the same in every gateway; generated in development",
+            description="signs cursors and download links; the same in every gateway; generated in development",
             extra={
                 "required_when": {"environment": "production"},
                 "allowed": f"a secret of {SIGNING_KEY_MIN_CHARS} characters or more",

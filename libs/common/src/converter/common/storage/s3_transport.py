@@ -38,7 +38,7 @@ class Timeouts(Struct, frozen=True, kw_only=True):
     """Between two pieces of an answer, its head included."""
     call_s: float = 60.0
     """For a whole request with its repetitions, when its answer is small: the only limit on a server that takes a
-    part slowly. An 8 MiB part has to pass at 140 KB/s."""
+    part slowly. A part of 5 MiB has to pass at 90 KB/s."""
     repeat_after_s: tuple[float, ...] = (0.1, 0.4)
     """The waits before each repetition: enough for a dropped connection or a moment of load. What lasts longer is for
     the caller to repeat."""

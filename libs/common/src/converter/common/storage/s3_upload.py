@@ -12,8 +12,8 @@ from converter.common.storage.port import BucketMissing, ObjectExists, ObjectNot
 from converter.common.storage.s3_transport import Answer, Declined, Transport
 from converter.common.storage.unbroken import to_the_end
 
-PART_BYTES = 8 << 20
-"""S3 takes parts from 5 MiB, up to 10,000: objects up to 80 GiB."""
+PART_BYTES = 5 << 20
+"""S3 takes parts from 5 MiB, up to 10,000: objects up to 48 GiB. Each upload holds about five of them in memory."""
 PARTS_IN_FLIGHT = 2
 """Keeps the line busy while the next part fills; every part more costs its size twice (here and in the socket)."""
 WRITE_ONCE = {"If-None-Match": "*"}

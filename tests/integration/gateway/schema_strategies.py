@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import os
 from pathlib import Path
 
 import schemathesis
@@ -13,6 +15,10 @@ from schemathesis.transport.serialization import Binary
 from converter import devstack
 
 MODEL = (Path(str(devstack.__file__)).parent / "demo_data" / "digits_cnn.onnx").read_bytes()
+EXAMPLES = json.loads(Path(os.environ["SCHEMA_EXAMPLES"]).read_bytes())
+"""For an operation (`GET /health`) the parts of a request that names what is there."""
+ANSWERS = Path(os.environ["SCHEMA_ANSWERS"])
+"""Gets a line for each answer: its status and the operation."""
 IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(64)
 
 schemathesis.openapi.format("preprocess-json", st.sampled_from(['{"mean": [1, 2, 3], "scale": 2}', '{"scale": 128}']))
@@ -43,6 +49,20 @@ def map_query(ctx: schemathesis.HookContext, query: dict[str, object] | None) ->
 
 def _creates_a_job(ctx: schemathesis.HookContext) -> bool:
     return ctx.operation is not None and ctx.operation.label == "POST /api/v1/jobs"
+
+
+@schemathesis.hook
+def before_add_examples(ctx: schemathesis.HookContext, examples: list[Case]) -> None:
+    """What is generated knows no job, upload or link by chance."""
+    assert ctx.operation is not None
+    if example := EXAMPLES.get(ctx.operation.label):
+        examples.append(ctx.operation.Case(**example))
+
+
+@schemathesis.hook
+def after_call(ctx: schemathesis.HookContext, case: Case, response: schemathesis.Response) -> None:
+    with ANSWERS.open("a") as answers:
+        answers.write(f"{response.status_code} {case.operation.label}\n")
 
 
 @schemathesis.check

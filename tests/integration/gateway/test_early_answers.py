@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from .conftest import GatewayProcess
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-ROUNDS = 20
+ROUNDS = int(os.environ.get("EARLY_ANSWER_ROUNDS", "20"))
 BODY_BYTES = 500 * 1024 * 1024
 LOOKS_LATE_BYTES = 200 * 1024 * 1024
 """For a client that looks for an answer only once it has sent everything; less, for the sake of busy machines."""

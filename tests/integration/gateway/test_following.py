@@ -120,7 +120,11 @@ async def test_each_revision_is_one_event_with_the_job_after_it(client: httpx.As
     async with following(client, f"{job.path}/events") as events:
         first = await anext(events)
         # Where a job stood in its queue is not known of a revision that may be long past.
-        assert first == ("1", "job.created", (await client.get(job.path)).json() | {"queue_position": None})
+        assert first == (
+            "1",
+            "job.created",
+            (await client.get(job.path)).json() | {"queue_position": None, "estimated_wait_s": None},
+        )
         await job.happen(jobs.started(Stage.ONNX))
         second = await anext(events)
         assert (second.id, second.kind, second.data["status"]) == ("2", "stage.started", "running")

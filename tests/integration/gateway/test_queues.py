@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import jobs
+import msgspec
 from waiting import eventually
 
 from converter.common.bus import Bus
 from converter.common.eventlog import JobLog
 from converter.common.topology import EVENTS, stage_durable
+from converter.common.workers import Presence
 from converter.contracts.facts import AnyFact, JobCancelled
 from converter.contracts.job import JobRecord, Stage
-from converter.gateway.queues import Queues
+from converter.gateway.past_runs import PastRuns
+from converter.gateway.queues import Place, Queues
 
 
 async def happen(job_log: JobLog, job_id: str, *facts: AnyFact) -> None:
@@ -16,11 +19,16 @@ async def happen(job_log: JobLog, job_id: str, *facts: AnyFact) -> None:
         await job_log.append(job_id, lambda _, fact=fact: fact)  # type: ignore[misc]  # a default for mypy
 
 
+async def position(queues: Queues, job: JobRecord) -> int | None:
+    place = await queues.place(job)
+    return place.position if place else None
+
+
 async def positions(bus: Bus, job_log: JobLog, *job_ids: str) -> list[int | None]:
     """As somebody sees them who asks for the first time."""
-    queues = Queues(bus, job_log)
+    queues = Queues(bus, job_log, PastRuns())
     states = [await job_log.read(job_id) for job_id in job_ids]
-    return [await queues.position(state) for state in states if isinstance(state, JobRecord)]
+    return [await position(queues, state) for state in states if isinstance(state, JobRecord)]
 
 
 async def take(bus: Bus, stage: Stage) -> str:
@@ -51,16 +59,41 @@ async def test_each_stage_has_its_own_queue(bus: Bus, job_log: JobLog):
 
 
 async def test_what_was_looked_up_is_kept_for_a_moment_and_then_looked_up_again(bus: Bus, job_log: JobLog):
-    queues = Queues(bus, job_log)
+    queues = Queues(bus, job_log, PastRuns())
     for name in "ab":
         await happen(job_log, name, jobs.created(name))
     states = [await job_log.read(name) for name in "ab"]
     first, second = (state for state in states if isinstance(state, JobRecord))
-    assert await queues.position(second) == 2
+    assert await position(queues, second) == 2
     await happen(job_log, "a", JobCancelled(at=jobs.AT))
-    assert await queues.position(first) == 1
+    assert await position(queues, first) == 1
 
     async def moved_up() -> bool:
-        return await queues.position(second) == 1
+        return await position(queues, second) == 1
 
     await eventually(moved_up, within_s=3)
+
+
+async def test_the_wait_is_estimated_from_the_last_runs_and_the_workers_there_are(bus: Bus, job_log: JobLog):
+    past_runs = PastRuns()
+    async with past_runs.heard(bus):
+        for name, seconds in zip("abc", (10, 20, 60), strict=True):
+            done_at = f"2026-01-01T00:01:{seconds % 60:02d}.000Z" if seconds < 60 else "2026-01-01T00:02:00.000Z"
+            began = msgspec.structs.replace(jobs.started(Stage.ONNX), at="2026-01-01T00:01:00.000Z")
+            done = msgspec.structs.replace(jobs.completed(Stage.ONNX), at=done_at)
+            await happen(job_log, name, jobs.created(name), began, done)
+
+        async def known() -> bool:
+            return past_runs.typical_s(Stage.ONNX) == 20
+
+        await eventually(known)
+    for name in ("first", "second", "third"):
+        await happen(job_log, name, jobs.created(name))
+    third = await job_log.read("third")
+    assert isinstance(third, JobRecord)
+    for _ in "abc":
+        await take(bus, Stage.ONNX)
+    name = stage_durable(Stage.ONNX)
+    assert await Queues(bus, job_log, past_runs).place(third) == Place(3, None), "without a worker nobody can tell"
+    async with Presence(bus, name, concurrency=2).shown(1), Presence(bus, name, concurrency=1).shown(1):
+        assert await Queues(bus, job_log, past_runs).place(third) == Place(3, 20.0)

@@ -13,8 +13,8 @@ from waiting import eventually
 from converter.common.bus import Bus
 from converter.common.settings import NatsSettings
 from converter.devstack.nats_server import NatsServer
-from converter.gateway import rate_limit
-from converter.gateway.rate_limit import RateLimits, Standing
+from converter.gateway.clients import rate_limit
+from converter.gateway.clients.rate_limit import RateLimits, Standing
 
 from .conftest import GatewayProcess, StartGateway
 

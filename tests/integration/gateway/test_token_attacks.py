@@ -17,8 +17,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 
-from converter.gateway.auth import TOKEN_MAX_CHARS, NotAuthentic, TokenPolicy, TokenVerifier
-from converter.gateway.jwks import JwksCache
+from converter.gateway.clients.jwks import JwksCache
+from converter.gateway.clients.tokens import TOKEN_MAX_CHARS, NotAuthentic, TokenPolicy, TokenVerifier
 
 from .conftest import AUDIENCE, GatewayProcess, Issuer, function_fixture
 

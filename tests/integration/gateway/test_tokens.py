@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from joserfc.jwk import RSAKey
 
-from converter.gateway.auth import NotAuthentic, Principal, TokenPolicy, TokenVerifier
-from converter.gateway.jwks import JwksCache, JwksTuning, KeysUnavailable
+from converter.gateway.clients.jwks import JwksCache, JwksTuning, KeysUnavailable
+from converter.gateway.clients.tokens import NotAuthentic, Principal, TokenPolicy, TokenVerifier
 
 from .conftest import AUDIENCE, Issuer, MakeKey, function_fixture
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 from pathlib import Path
@@ -36,3 +37,18 @@ async def test_what_is_not_a_workers_place_is_left_alone(tmp_path: Path) -> None
     async with workdirs(tmp_path):
         pass
     assert foreign.exists()
+
+
+async def test_workers_that_start_at_once_do_not_trip_over_each_other(tmp_path: Path) -> None:
+    for number in range(200):
+        abandoned = tmp_path / f"{PREFIX}{number}"
+        abandoned.mkdir()
+        (abandoned / "lock").touch()
+        grow_old(abandoned)
+
+    async def start() -> None:
+        async with workdirs(tmp_path):
+            pass
+
+    await asyncio.gather(*(start() for _ in range(16)))
+    assert list(tmp_path.iterdir()) == []

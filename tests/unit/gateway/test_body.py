@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from converter.gateway.body import ClientGone, Pace, chunks, whole
-from converter.gateway.errors import Refusal
+from converter.gateway.http.body import ClientGone, Pace, chunks, whole
+from converter.gateway.http.errors import Refusal
 
 QUICK = Pace(idle_s=0.2, grace_s=0.05, floor_bytes_per_s=1000)
 

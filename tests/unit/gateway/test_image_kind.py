@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from converter.gateway.image_kind import image_kind
+from converter.gateway.intake.image_kind import image_kind
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.contracts.job import Stage
-from converter.gateway.links import DownloadLinks, Link, LinkExpired, LinkInvalid
+from converter.gateway.endpoints.links import DownloadLinks, Link, LinkExpired, LinkInvalid
 
 NOW = datetime(2026, 5, 4, tzinfo=UTC)
 LIFE = timedelta(minutes=15)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.gateway.numpy_file import HEADER_MAX_BYTES, BadArray, check_npy
+from converter.gateway.intake.numpy_file import HEADER_MAX_BYTES, BadArray, check_npy
 
 
 def saved(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> bytes:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.gateway.object_key import InvalidObjectKey, check_object_key
+from converter.gateway.endpoints.object_key import InvalidObjectKey, check_object_key
 
 
 @pytest.mark.parametrize("key", ["a", "models/alice/yolo.nef", "a b/ü.nef", "..a/b..", "a/...", "100%", "a" * 1024])

@@ -14,10 +14,10 @@ from litestar import get
 from litestar.handlers import HTTPRouteHandler
 
 from converter.gateway.app import PUBLIC
-from converter.gateway.docs_page import POLICY, page
-from converter.gateway.documentation import HEADERS
-from converter.gateway.errors import ERRORS
-from converter.gateway.openapi import document
+from converter.gateway.http.errors import ERRORS
+from converter.gateway.openapi.document import document
+from converter.gateway.openapi.documentation import HEADERS
+from converter.gateway.openapi.page import POLICY, page
 
 COMMITTED = Path(__file__).parents[3] / "docs" / "openapi.json"
 OF_NO_OPERATION = {"method_not_allowed"}
@@ -35,7 +35,9 @@ def operations(described: dict[str, Any]) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("handler", PUBLIC, ids=lambda handler: handler.handler_name)
 def test_every_handler_says_what_it_does(handler: HTTPRouteHandler):
-    assert "operation" in handler.opt, f"{handler.handler_name} carries no Operation (converter.gateway.documentation)"
+    assert "operation" in handler.opt, (
+        f"{handler.handler_name} carries no Operation (converter.gateway.openapi.documentation)"
+    )
     assert handler.fn.__doc__
 
 
@@ -52,7 +54,7 @@ def test_every_route_is_described(described: dict[str, Any]):
 
 def test_the_committed_copy_is_up_to_date(described: dict[str, Any]):
     fresh = msgspec.json.format(msgspec.json.encode(described)).decode() + "\n"
-    assert COMMITTED.read_text() == fresh, "run: python -m converter.gateway.openapi > docs/openapi.json"
+    assert COMMITTED.read_text() == fresh, "run: python -m converter.gateway.openapi.document > docs/openapi.json"
 
 
 def test_every_error_has_an_example_and_an_operation_that_answers_it(described: dict[str, Any]):

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.contracts.job import Options, Preprocess, Stage
-from converter.gateway.errors import FieldError
-from converter.gateway.options import Fields, JobOrder
+from converter.gateway.http.errors import FieldError
+from converter.gateway.intake.options import Fields, JobOrder
 
 GOOD = {"user_id": "alice", "platform": "720", "model_id": "32769", "version": "0001"}
 

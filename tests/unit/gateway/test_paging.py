@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from converter.common.identifiers import uuid7
 from converter.contracts.job import JobStatus
-from converter.gateway.errors import FieldError, Refusal
-from converter.gateway.paging import Cursors, JobQuery
+from converter.gateway.endpoints.paging import Cursors, JobQuery
+from converter.gateway.http.errors import FieldError, Refusal
 
 CURSORS = Cursors(b"k" * 32)
 

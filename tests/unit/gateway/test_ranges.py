@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from converter.common.storage import ByteRange
-from converter.gateway.ranges import Unsatisfiable, attachment, wanted_range
+from converter.gateway.http.ranges import Unsatisfiable, attachment, wanted_range
 
 TAG = '"tag"'
 

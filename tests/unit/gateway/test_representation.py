@@ -22,7 +22,7 @@ from converter.contracts.job import (
     StoredObject,
     Toolchain,
 )
-from converter.gateway.answers import etag, none_match
+from converter.gateway.http.answers import etag, none_match
 from converter.gateway.representation import job_resource, progress
 
 AT = "2026-05-04T03:02:01.000Z"
@@ -94,6 +94,7 @@ def test_a_queued_job_shows_every_field_of_the_contract():
         "progress",
         "activity",
         "queue_position",
+        "estimated_wait_s",
         "platform",
         "model_id",
         "version",

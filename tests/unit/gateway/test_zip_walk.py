@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from converter.gateway.zip_walk import ArchiveTooLarge, BadArchive, ZipLimits, ZipWalk
+from converter.gateway.intake.zip_walk import ArchiveTooLarge, BadArchive, ZipLimits, ZipWalk
 
 LIMITS = ZipLimits(entries=50, file_bytes=8 << 20, all_bytes=16 << 20)
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(range(256)) * 8

@@ -43,9 +43,7 @@ def run(name: str, settings_type: type[S], main: Main[S]) -> NoReturn:
         settings = load(settings_type, os.environ)
     except SettingsError as error:
         logs.configure(name, "INFO")
-        for problem in error.problems:
-            log.error("settings.refused", **problem._asdict())
-        raise SystemExit(1) from None
+        raise SystemExit(_refuse(error)) from None
     logs.configure(name, settings.log_level)
     raise SystemExit(_serve(settings, main))
 
@@ -80,6 +78,8 @@ def _serve(settings: S, main: Main[S]) -> int:
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(serve())
+    except SettingsError as error:
+        return _refuse(error)
     except Unreachable as error:
         log.error("service.unreachable", what=error.what, address=error.address, why=error.why)
         return 1
@@ -88,6 +88,12 @@ def _serve(settings: S, main: Main[S]) -> int:
         return 1
     log.info("service.stopped")
     return 0
+
+
+def _refuse(error: SettingsError) -> int:
+    for problem in error.problems:
+        log.error("settings.refused", **problem._asdict())
+    return 1
 
 
 def _stop_on_signals(stop: asyncio.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import secrets
 import socket
 from collections.abc import Iterator, Sequence
@@ -22,26 +23,28 @@ from converter.common.consumer import consume, heartbeat_s
 from converter.common.eventlog import JobLog
 from converter.common.idempotency import IdempotencyKeys
 from converter.common.service import Unreachable
+from converter.common.settings import Problem, SettingsError
 from converter.common.storage import ArtifactStore, open_store
-from converter.common.topology import DEADLINES, TIMERS
+from converter.common.topology import DEADLINES, EVENTS, TIMERS
 from converter.common.users import ActiveJobs, UserJobs
 from converter.gateway.app import create_app, create_internal_app
-from converter.gateway.auth import TokenPolicy, TokenVerifier
-from converter.gateway.body import Pace
+from converter.gateway.clients.jwks import JwksCache, JwksTuning
+from converter.gateway.clients.rate_limit import RateLimits
+from converter.gateway.clients.tokens import TokenPolicy, TokenVerifier
 from converter.gateway.deadlines import Deadlines
-from converter.gateway.form import IntakeLimits
-from converter.gateway.found_model import NamedModels
+from converter.gateway.endpoints.links import DownloadLinks
+from converter.gateway.endpoints.paging import Cursors
 from converter.gateway.gateway import Gateway, UploadSlots
 from converter.gateway.health import Health, stages_at_work, take_write
-from converter.gateway.jwks import JwksCache, JwksTuning
-from converter.gateway.links import DownloadLinks
+from converter.gateway.http.body import Pace
+from converter.gateway.http.middleware import Authentication
+from converter.gateway.http.protocol import GatewayProtocol
+from converter.gateway.intake.form import IntakeLimits
+from converter.gateway.intake.found_model import NamedModels
 from converter.gateway.live import Live
-from converter.gateway.middleware import Authentication
-from converter.gateway.openapi import Security
-from converter.gateway.paging import Cursors
-from converter.gateway.protocol import GatewayProtocol
+from converter.gateway.openapi.document import Security
+from converter.gateway.past_runs import PastRuns
 from converter.gateway.queues import Queues
-from converter.gateway.rate_limit import RateLimits
 from converter.gateway.sent_models import SentModels
 from converter.gateway.settings import GatewaySettings
 from converter.gateway.uploads import Uploads
@@ -95,25 +98,24 @@ async def main(settings: GatewaySettings, stop: asyncio.Event) -> None:
         )
         await health.refresh()
         await heartbeat_s(bus, TIMERS, DEADLINES)
+        await _require_retention(bus, settings)
         await service.require("object storage", store.probe)
-        live = Live(bus, stop)
+        live, past_runs = Live(bus, stop), PastRuns()
+        await stack.enter_async_context(past_runs.heard(bus))
         await stack.enter_async_context(live.listening())
-        gateway = _gateway(settings, bus, store, live)
+        gateway = _gateway(settings, bus, store, live, past_runs)
         sweep_interval_s = settings.upload_sweep_interval_s
         await stack.enter_async_context(background(lambda: gateway.uploads.keep_swept(sweep_interval_s)))
         public = create_app(gateway, health, _authentication(settings, jwks, bus), _security(settings))
+        faces = [
+            (public, _listener("public", settings.host, settings.port)),
+            (create_internal_app(health), _listener("internal", settings.internal_host, settings.internal_port)),
+        ]
         async with asyncio.TaskGroup() as tasks:
             watching = tasks.create_task(health.keep_fresh())
             expire = Deadlines(gateway.job_log).handle
             tasks.create_task(consume(bus, TIMERS, DEADLINES, expire, concurrency=DEADLINES_AT_ONCE, stop=stop))
-            await _serve(
-                [
-                    ("public", public, settings.host, settings.port),
-                    ("internal", create_internal_app(health), settings.internal_host, settings.internal_port),
-                ],
-                stop,
-                grace_s=settings.shutdown_grace_seconds,
-            )
+            await _serve(faces, stop, grace_s=settings.shutdown_grace_seconds)
             watching.cancel()
 
 
@@ -131,7 +133,7 @@ async def _reach(http: httpx.AsyncClient, url: str) -> None:
         raise Unreachable("the file store", url, f"HTTP {answer.status_code}")
 
 
-def _gateway(settings: GatewaySettings, bus: Bus, store: ArtifactStore, live: Live) -> Gateway:
+def _gateway(settings: GatewaySettings, bus: Bus, store: ArtifactStore, live: Live, past_runs: PastRuns) -> Gateway:
     job_log = JobLog(bus, "api-gateway")
     grace = timedelta(seconds=settings.claim_grace_s)
     uploads = Uploads(store, timedelta(hours=settings.resumable_upload_ttl_hours))
@@ -144,7 +146,7 @@ def _gateway(settings: GatewaySettings, bus: Bus, store: ArtifactStore, live: Li
         active_jobs=ActiveJobs(bus, job_log, grace=grace),
         user_jobs=UserJobs(bus),
         live=live,
-        queues=Queues(bus, job_log),
+        queues=Queues(bus, job_log, past_runs),
         cursors=Cursors(signing_key),
         links=DownloadLinks(signing_key, timedelta(seconds=settings.download_link_ttl_s)),
         idempotency_keys=IdempotencyKeys(bus, job_log, grace=grace),
@@ -177,16 +179,14 @@ def _authentication(settings: GatewaySettings, jwks: JwksCache, bus: Bus) -> Aut
     return Authentication(TokenVerifier(jwks, policy), limits, scopes, settings.converter_tenant_id)
 
 
-async def _serve(faces: Sequence[tuple[str, ASGIApp, str, int]], stop: asyncio.Event, *, grace_s: int) -> None:
-    """Serve each face (its name, application, host and port) until `stop`, then for `grace_s` what is under way."""
-    sockets = [(name, app, _listener(host, port)) for name, app, host, port in faces]
+async def _serve(faces: Sequence[tuple[ASGIApp, socket.socket]], stop: asyncio.Event, *, grace_s: int) -> None:
+    """Serve each face on its socket until `stop`, then for `grace_s` what is under way."""
     servers = []
     async with asyncio.TaskGroup() as serving:
-        for name, app, listener in sockets:
+        for app, listener in faces:
             server = _Server(_config(app, grace_s))
             servers.append(server)
             serving.create_task(server.serve(sockets=[listener]))
-            log.info("http.listening", face=name, host=listener.getsockname()[0], port=listener.getsockname()[1])
         await stop.wait()
         for server in servers:
             server.should_exit = True
@@ -206,11 +206,29 @@ def _config(app: ASGIApp, grace_s: int) -> uvicorn.Config:
     )
 
 
-def _listener(host: str, port: int) -> socket.socket:
+def _listener(face: str, host: str, port: int) -> socket.socket:
     try:
-        return socket.create_server((host, port), backlog=BACKLOG)
+        listener = socket.create_server((host, port), backlog=BACKLOG)
     except OSError as error:
         raise Unreachable("an address to listen on", f"{host}:{port}", error.strerror or str(error)) from error
+    log.info("http.listening", face=face, host=listener.getsockname()[0], port=listener.getsockname()[1])
+    return listener
+
+
+async def _require_retention(bus: Bus, settings: GatewaySettings) -> None:
+    """A job's events must outlive its artifacts, or its state would be forgotten before they are gone.
+
+    Raises:
+        SettingsError: they would not.
+    """
+    kept = timedelta(microseconds=(await bus.api(f"STREAM.INFO.{EVENTS}"))["config"]["max_age"] / 1000)
+    needed = timedelta(days=settings.artifact_ttl_days + 1, hours=settings.job_deadline_hours) + timedelta(
+        milliseconds=settings.promote_timeout_ms
+    )
+    if kept and kept < needed:
+        allowed = f"less; or provision with EVENTS_RETENTION_DAYS={math.ceil(needed / timedelta(days=1))}"
+        found = f"found {settings.artifact_ttl_days}, but events are kept for {kept / timedelta(days=1):g} days"
+        raise SettingsError([Problem("ARTIFACT_TTL_DAYS", found, allowed)])
 
 
 if __name__ == "__main__":

@@ -9,21 +9,21 @@ from litestar.di import Provide
 from litestar.handlers import HTTPRouteHandler
 from litestar.types import ASGIApp, Middleware
 
-from converter.gateway.answers import refused
-from converter.gateway.cancellation import cancel_job, delete_job
-from converter.gateway.creation import create_job
-from converter.gateway.docs_page import Published, get_docs, get_openapi
-from converter.gateway.downloads import create_download_link, download
-from converter.gateway.events import get_events
+from converter.gateway.endpoints.cancellation import cancel_job, delete_job
+from converter.gateway.endpoints.creation import create_job
+from converter.gateway.endpoints.downloads import create_download_link, download
+from converter.gateway.endpoints.events import get_events
+from converter.gateway.endpoints.jobs import get_job, list_jobs
+from converter.gateway.endpoints.logs import get_logs
+from converter.gateway.endpoints.promotions import promote
+from converter.gateway.endpoints.reports import get_report
+from converter.gateway.endpoints.tus import UPLOADS
 from converter.gateway.gateway import Gateway
 from converter.gateway.health import Health, get_health, get_liveness, get_readiness
-from converter.gateway.jobs import get_job, list_jobs
-from converter.gateway.logs import get_logs
-from converter.gateway.middleware import Authentication, Methods, RequestFrame
-from converter.gateway.openapi import Security, document
-from converter.gateway.promotions import promote
-from converter.gateway.reports import get_report
-from converter.gateway.tus import UPLOADS
+from converter.gateway.http.answers import refused
+from converter.gateway.http.middleware import Authentication, Methods, RequestFrame
+from converter.gateway.openapi.document import Security, document
+from converter.gateway.openapi.page import Published, get_docs, get_openapi
 
 JOBS = (
     create_job,

@@ -13,13 +13,13 @@ from converter.common.eventlog import JobLog
 from converter.common.idempotency import IdempotencyKeys
 from converter.common.storage import ArtifactStore
 from converter.common.users import ActiveJobs, UserJobs
-from converter.gateway.body import Pace
-from converter.gateway.errors import Refusal
-from converter.gateway.form import IntakeLimits
-from converter.gateway.found_model import NamedModels
-from converter.gateway.links import DownloadLinks
+from converter.gateway.endpoints.links import DownloadLinks
+from converter.gateway.endpoints.paging import Cursors
+from converter.gateway.http.body import Pace
+from converter.gateway.http.errors import Refusal
+from converter.gateway.intake.form import IntakeLimits
+from converter.gateway.intake.found_model import NamedModels
 from converter.gateway.live import Live
-from converter.gateway.paging import Cursors
 from converter.gateway.queues import Queues
 from converter.gateway.sent_models import SentModels
 from converter.gateway.uploads import Uploads

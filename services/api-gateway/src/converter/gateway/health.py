@@ -16,8 +16,8 @@ from converter.common.bus import Bus
 from converter.common.topology import EVENTS, HEALTH, bucket_key, stage_durable
 from converter.common.workers import alive
 from converter.contracts.job import STAGES, Stage, Timestamp, timestamp
-from converter.gateway.answers import json_answer
-from converter.gateway.documentation import Answer, Operation
+from converter.gateway.http.answers import json_answer
+from converter.gateway.openapi.documentation import Answer, Operation
 
 log = structlog.get_logger()
 

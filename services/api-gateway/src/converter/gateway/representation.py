@@ -102,6 +102,7 @@ class JobResource(Struct, frozen=True, kw_only=True):
     progress: float
     activity: str | None
     queue_position: int | None
+    estimated_wait_s: float | None
     platform: str
     model_id: int
     version: str
@@ -143,6 +144,7 @@ def job_resource(
     *,
     activity: str | None = None,
     queue_position: int | None = None,
+    estimated_wait_s: float | None = None,
 ) -> JobResource:
     """The public form of `record`, with what the record does not say where that is known.
 
@@ -151,6 +153,7 @@ def job_resource(
         stage_progress: how far its current stage is, in 0..1.
         activity: what that stage is doing.
         queue_position: 1 for the job that is taken next.
+        estimated_wait_s: how long until it is taken, from past runs.
     """
     request = record.request
     return JobResource(
@@ -162,6 +165,7 @@ def job_resource(
         progress=progress(record, stage_progress),
         activity=activity,
         queue_position=queue_position,
+        estimated_wait_s=estimated_wait_s,
         platform=request.platform,
         model_id=request.model_id,
         version=request.version,

@@ -14,9 +14,9 @@ from converter.common.storage import ArtifactStore, ObjectNotFound
 from converter.common.topology import MODELS, bucket_key, bucket_stream
 from converter.common.users import client_token
 from converter.contracts.job import Model
-from converter.gateway.errors import Refusal, bad_part
-from converter.gateway.form import model_key, named
-from converter.gateway.shelf import Shelf
+from converter.gateway.http.errors import Refusal, bad_part
+from converter.gateway.intake.form import model_key, named
+from converter.gateway.intake.shelf import Shelf
 
 LOOKED_AT_MAX = 50
 """Jobs with the same model; the newest live longest."""

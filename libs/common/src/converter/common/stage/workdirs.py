@@ -49,8 +49,13 @@ async def workdirs(parent: Path | None) -> AsyncIterator[Workdirs]:
 
 def _remove_abandoned(below: Path) -> None:
     for home in below.glob(f"{PREFIX}*"):
-        if time.time() - home.stat().st_mtime < SETTLED_S:
-            continue
-        with contextlib.suppress(OSError), (home / "lock").open("r+") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(home, ignore_errors=True)
+        # Several workers may start at once: what one of them looks at, another may just have removed.
+        with contextlib.suppress(OSError):
+            if time.time() - home.stat().st_mtime > SETTLED_S:
+                _remove_unlocked(home)
+
+
+def _remove_unlocked(home: Path) -> None:
+    with (home / "lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        shutil.rmtree(home, ignore_errors=True)

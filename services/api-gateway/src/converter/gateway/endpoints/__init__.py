@@ -1,0 +1,1 @@
+"""The public API: each module is a use case and its route."""

@@ -1,0 +1,53 @@
+"""An artifact as an answer: whole or in part, under its own name."""
+
+from __future__ import annotations
+
+import base64
+
+from litestar import Response
+
+from converter.common.storage import ArtifactStore
+from converter.contracts.job import Artifact
+from converter.gateway.endpoints.jobs import ApiRequest
+from converter.gateway.http.answers import none_match
+from converter.gateway.http.errors import Refusal
+from converter.gateway.http.ranges import Unsatisfiable, attachment, wanted_range
+from converter.gateway.http.streaming import Recheck, Streamed, opened
+
+
+def artifact_answer(request: ApiRequest, store: ArtifactStore, artifact: Artifact, recheck: Recheck) -> Response[bytes]:
+    """The bytes of `artifact` as the request wants them: its `Range`, `If-Range` and `If-None-Match` are honoured.
+
+    The entity tag is the artifact's sha256. `recheck` is asked when the object is not there.
+
+    Raises:
+        Refusal: `range_not_satisfiable`.
+    """
+    tag = f'"{artifact.sha256}"'
+    digest = base64.b64encode(bytes.fromhex(artifact.sha256)).decode()
+    headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Accept-Ranges": "bytes"}
+    condition = request.headers.get("if-none-match")
+    if condition is not None and not none_match(condition, tag):
+        return Response(b"", status_code=304, headers=headers)
+    size_bytes = artifact.size_bytes
+    try:
+        part = wanted_range(
+            request.headers.get("range"), request.headers.get("if-range"), tag=tag, size_bytes=size_bytes
+        )
+    except Unsatisfiable:
+        raise Refusal(
+            "range_not_satisfiable",
+            details={"size_bytes": size_bytes},
+            headers={"Content-Range": f"bytes */{size_bytes}"},
+        ) from None
+    headers |= {
+        "Content-Type": artifact.media_type,
+        "Content-Disposition": attachment(artifact.filename),
+        "Repr-Digest": f"sha-256=:{digest}:",
+    }
+    if part is None:
+        headers["Content-Length"] = str(size_bytes)
+    else:
+        headers["Content-Range"] = f"bytes {part.first}-{part.last}/{size_bytes}"
+        headers["Content-Length"] = str((part.last or 0) - part.first + 1)
+    return Streamed(lambda: opened(store, artifact, recheck, part), status_code=206 if part else 200, headers=headers)

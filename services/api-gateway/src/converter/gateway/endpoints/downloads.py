@@ -1,0 +1,112 @@
+"""Artifacts by link: a client that may read a job makes one, and whoever is given it may fetch the file."""
+
+from __future__ import annotations
+
+from litestar import Response, get, post
+from litestar.enums import MediaType
+from msgspec import Struct
+
+from converter.contracts.job import STAGES, Artifact, JobRecord, Timestamp
+from converter.gateway.endpoints.artifacts import artifact_answer
+from converter.gateway.endpoints.jobs import ApiRequest, own_job
+from converter.gateway.endpoints.links import Link, LinkExpired, LinkInvalid
+from converter.gateway.endpoints.orders import read_order, require_json, source_in
+from converter.gateway.gateway import Gateway
+from converter.gateway.http.answers import json_answer
+from converter.gateway.http.body import whole
+from converter.gateway.http.errors import SMALL_BODY_MAX_BYTES, Refusal, bad_fields
+from converter.gateway.openapi.documentation import (
+    BINARY,
+    IF_NONE_MATCH,
+    NOT_MODIFIED,
+    Answer,
+    Body,
+    Operation,
+    Parameter,
+)
+
+
+class DownloadLink(Struct, frozen=True, kw_only=True):
+    """Where an artifact can be fetched without a token, and until when."""
+
+    url: str
+    expires_at: Timestamp
+
+
+_CREATE = Operation(
+    body=Body(
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {"source": {"enum": [*STAGES, None], "description": "By default the last stage's."}},
+        },
+        required=False,
+    ),
+    answers={201: Answer("The link.", DownloadLink, headers=("Location",))},
+    refusals=("source_not_available",),
+    tag="artifacts",
+)
+_DOWNLOAD = Operation(
+    parameters=(
+        IF_NONE_MATCH,
+        Parameter("Range", {"type": "string"}, "One range of bytes.", "header"),
+        Parameter("If-Range", {"type": "string"}, "Give the range only if this is still the ETag.", "header"),
+    ),
+    answers={
+        200: Answer("The file.", {}, ("ETag", "Content-Disposition", "Accept-Ranges"), BINARY),
+        206: Answer("The range.", {}, ("ETag", "Content-Disposition", "Accept-Ranges", "Content-Range"), BINARY),
+        304: NOT_MODIFIED,
+    },
+    refusals=("link_expired", "range_not_satisfiable", "storage_unavailable", "event_bus_unavailable"),
+    tag="artifacts",
+)
+
+
+@post(
+    "/api/v1/jobs/{job_id:str}/download-tokens",
+    opt={"requires": "read", "operation": _CREATE},
+    media_type=MediaType.JSON,
+)
+async def create_download_link(request: ApiRequest, gateway: Gateway, job_id: str) -> Response[bytes]:
+    """A link to what a stage has made, by default the last that the job runs. The body may be left out."""
+    body = await whole(request.receive, limit_bytes=SMALL_BODY_MAX_BYTES, pace=gateway.pace)
+    if body:
+        require_json(request)
+    given, problems = read_order(body or b"{}", ["source"])
+    source = source_in(given, problems)
+    if problems:
+        raise bad_fields(problems)
+    record = await own_job(gateway, request.user.client_id, job_id)
+    source = source or record.request.stages[-1]
+    artifact = record.artifact(source)
+    if artifact is None:
+        available = [stage for stage in record.stages if record.artifact(stage)]
+        raise Refusal("source_not_available", details={"source": source, "available": available})
+    token, expires_at = gateway.links.token(Link(job_id, source, artifact.sha256))
+    url = f"{gateway.public_base_url}/api/v1/downloads/{token}"
+    return json_answer(
+        DownloadLink(url=url, expires_at=expires_at),
+        status_code=201,
+        headers={"Location": url, "Cache-Control": "no-store"},
+    )
+
+
+@get("/api/v1/downloads/{token:str}", opt={"requires": None, "operation": _DOWNLOAD}, media_type=MediaType.JSON)
+async def download(request: ApiRequest, gateway: Gateway, token: str) -> Response[bytes]:
+    """The artifact behind a link, or the range of it that is asked for."""
+    try:
+        link = gateway.links.read(token)
+    except LinkInvalid:
+        raise Refusal("not_found") from None
+    except LinkExpired as expired:
+        raise Refusal("link_expired", details={"expired_at": expired.at}) from None
+    artifact = await _linked(gateway, link)
+    return artifact_answer(request, gateway.store, artifact, lambda: _linked(gateway, link))
+
+
+async def _linked(gateway: Gateway, link: Link) -> Artifact:
+    state = await gateway.job_log.read(link.job_id)
+    artifact = state.artifact(link.stage) if isinstance(state, JobRecord) else None
+    if artifact is None or artifact.sha256 != link.sha256:
+        raise Refusal("not_found")
+    return artifact

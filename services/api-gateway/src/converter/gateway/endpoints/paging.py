@@ -1,0 +1,107 @@
+"""The list of a user's jobs in pages: what a query asks for, and the cursor that says where the next page begins.
+
+A cursor holds the last job of its page. Ids are UUIDv7, so jobs that arrive later sort before it and change no page
+that is still to come. It is signed for the client, the user and the filter that it was made for, and says nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from urllib.parse import parse_qsl
+
+from msgspec import Struct
+
+from converter.contracts.job import JobStatus
+from converter.gateway.http.errors import FieldError, bad_fields
+from converter.gateway.http.written import printable, shown
+
+LIMIT_DEFAULT, LIMIT_MAX = 20, 100
+USER_ID_PATTERN = "^[A-Za-z0-9._-]{1,128}$"
+_USER_ID = re.compile(USER_ID_PATTERN)
+_MAC_BYTES = 16
+_JOB_ID_BYTES = 16
+
+
+class JobQuery(Struct, frozen=True, kw_only=True):
+    """Which jobs to list. `cursor` is as the client sent it."""
+
+    user_id: str
+    status: JobStatus | None = None
+    limit: int = LIMIT_DEFAULT
+    cursor: str | None = None
+
+    @classmethod
+    def parse(cls, query_string: bytes) -> JobQuery:
+        """The query in a URL.
+
+        Raises:
+            Refusal: `validation_error` that names every bad parameter.
+        """
+        pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
+        given = dict(pairs)
+        problems: list[FieldError] = []
+        for name in given:
+            if name not in cls.__struct_fields__:
+                allowed = ", ".join(cls.__struct_fields__)
+                problems.append(FieldError(printable(name), f"unknown; allowed: {allowed}"))
+            elif sum(other == name for other, _ in pairs) > 1:
+                problems.append(FieldError(name, "sent more than once; allowed: once"))
+        user_id, status, limit = given.get("user_id"), given.get("status"), given.get("limit", str(LIMIT_DEFAULT))
+        if user_id is None:
+            problems.append(FieldError("user_id", "missing"))
+        elif not _USER_ID.fullmatch(user_id):
+            problems.append(FieldError("user_id", f"found {shown(user_id)}; allowed: 1 to 128 of A-Z a-z 0-9 . _ -"))
+        if status is not None and status not in list(JobStatus):
+            problems.append(FieldError("status", f"found {shown(status)}; allowed: {', '.join(JobStatus)}"))
+        if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= LIMIT_MAX:
+            problems.append(FieldError("limit", f"found {shown(limit)}; allowed: 1 to {LIMIT_MAX}"))
+        if problems or user_id is None:
+            raise bad_fields(problems)
+        return cls(
+            user_id=user_id,
+            status=JobStatus(status) if status else None,
+            limit=int(limit),
+            cursor=given.get("cursor"),
+        )
+
+
+class Cursors:
+    """Makes and reads cursors.
+
+    Args:
+        key: shared by all gateways.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    def after(self, job_id: str, client_id: str, query: JobQuery) -> str:
+        """The cursor of the page that begins after `job_id`."""
+        place = bytes.fromhex(job_id.replace("-", ""))
+        return base64.urlsafe_b64encode(place + self._mac(place, client_id, query)).decode().rstrip("=")
+
+    def read(self, client_id: str, query: JobQuery) -> str | None:
+        """The job after which the page asked for begins, or none for the first page.
+
+        Raises:
+            Refusal: `validation_error`; the cursor was not made here, or for another list.
+        """
+        if query.cursor is None:
+            return None
+        try:
+            token = base64.b64decode(query.cursor + "=" * (-len(query.cursor) % 4), altchars=b"-_", validate=True)
+        except (ValueError, binascii.Error):
+            token = b""
+        place, mac = token[:_JOB_ID_BYTES], token[_JOB_ID_BYTES:]
+        if not hmac.compare_digest(mac, self._mac(place, client_id, query)):
+            raise bad_fields([FieldError("cursor", "not a cursor of this list; allowed: next_cursor of its last page")])
+        digits = place.hex()
+        return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+
+    def _mac(self, place: bytes, client_id: str, query: JobQuery) -> bytes:
+        of = "\0".join((client_id, query.user_id, query.status or "")).encode()
+        return hmac.digest(self._key, b"cursor\0" + place + of, hashlib.sha256)[:_MAC_BYTES]

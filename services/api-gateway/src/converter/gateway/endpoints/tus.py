@@ -1,0 +1,286 @@
+"""Resumable uploads over HTTP: tus 1.0.0 (https://tus.io/protocols/resumable-upload).
+
+Core, and the extensions creation, termination, expiration and checksum. A finished upload is named by the field
+`model_upload_id` of a new job.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
+from email.utils import format_datetime
+
+from litestar import Response, delete, get, patch, post, route
+from litestar.enums import MediaType
+from msgspec import Struct
+
+from converter.contracts.job import Timestamp, timestamp
+from converter.gateway.endpoints.jobs import ApiRequest
+from converter.gateway.gateway import Gateway
+from converter.gateway.http.answers import json_answer
+from converter.gateway.http.body import chunks
+from converter.gateway.http.errors import FieldError, Refusal, bad_fields
+from converter.gateway.http.middleware import ANSWER_HEADERS
+from converter.gateway.intake.form import base_name
+from converter.gateway.intake.references import too_large
+from converter.gateway.openapi.documentation import Answer, Body, Operation, Parameter
+from converter.gateway.uploads import (
+    Checksum,
+    ChecksumMismatch,
+    OffsetConflict,
+    Upload,
+    UploadNotFound,
+    UploadTooLong,
+)
+
+VERSION = "1.0.0"
+EXTENSIONS = "creation,termination,expiration,checksum"
+ALGORITHMS = {"sha1": "sha1", "sha256": "sha256", "md5": "md5"}
+PATCH_TYPE = "application/offset+octet-stream"
+METADATA_MAX_CHARS = 4096
+UNNAMED = "model.onnx"
+_ROOT, _ONE = "/api/v1/uploads", "/api/v1/uploads/{upload_id:str}"
+_UPLOAD_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_NUMBER = re.compile(r"[0-9]{1,15}")
+
+_COUNT = {"type": "integer", "minimum": 0}
+_TUS = Parameter("Tus-Resumable", {"type": "string", "enum": [VERSION]}, "The protocol.", "header", required=True)
+_SHOWN = ("Upload-Offset", "Upload-Length", "Upload-Expires", "Tus-Resumable")
+
+
+class UploadResource(Struct, frozen=True, kw_only=True):
+    """An upload, and how much of it has arrived."""
+
+    upload_id: str
+    filename: str
+    offset_bytes: int
+    size_bytes: int
+    expires_at: Timestamp
+
+
+@route(
+    [_ROOT],
+    http_method=["OPTIONS"],
+    opt={"requires": None, "operation": Operation(answers={204: Answer("What this server can do.")}, tag="uploads")},
+    status_code=204,
+)
+async def describe_uploads(gateway: Gateway) -> Response[None]:
+    """What this server can do of the tus protocol."""
+    headers = {
+        "Tus-Resumable": VERSION,
+        "Tus-Version": VERSION,
+        "Tus-Extension": EXTENSIONS,
+        "Tus-Max-Size": str(gateway.limits.model_max_bytes),
+        "Tus-Checksum-Algorithm": ",".join(ALGORITHMS),
+    }
+    return Response(None, status_code=204, headers=headers)
+
+
+@post(
+    _ROOT,
+    opt={
+        "requires": "write",
+        "operation": Operation(
+            answers={201: Answer("The upload; send its bytes to Location.", headers=("Location", *_SHOWN[2:]))},
+            refusals=("precondition_failed", "validation_error", "file_too_large", "storage_unavailable"),
+            parameters=(
+                _TUS,
+                Parameter("Upload-Length", _COUNT, "Bytes that the model has.", "header", required=True),
+                Parameter("Upload-Metadata", {"type": "string"}, "`filename <base64>`; ends with .onnx.", "header"),
+            ),
+            tag="uploads",
+        ),
+    },
+)
+async def create_upload(request: ApiRequest, gateway: Gateway) -> Response[None]:
+    """Begin a resumable upload of a model."""
+    _speak_tus(request)
+    size_bytes = _number(request, "Upload-Length")
+    if size_bytes > gateway.limits.model_max_bytes:
+        raise too_large("model", gateway.limits.model_max_bytes)
+    metadata = request.headers.get("upload-metadata", "")
+    upload = await gateway.uploads.create(request.user.client_id, size_bytes, _filename(metadata), metadata)
+    headers = {"Location": f"{_ROOT}/{upload.upload_id}", **_expiry(gateway, upload)}
+    return Response(None, status_code=201, headers=headers)
+
+
+@get(
+    _ONE,
+    opt={
+        "requires": "write",
+        "operation": Operation(
+            answers={200: Answer("How much has arrived.", UploadResource, headers=_SHOWN)},
+            refusals=("precondition_failed", "upload_not_found", "storage_unavailable"),
+            parameters=(_TUS,),
+            tag="uploads",
+        ),
+    },
+    media_type=MediaType.JSON,
+)
+async def get_upload(request: ApiRequest, gateway: Gateway, upload_id: str) -> Response[bytes]:
+    """How much of an upload has arrived; HEAD is what tus asks with."""
+    _speak_tus(request)
+    upload = await _own_upload(request, gateway, upload_id)
+    offset = await gateway.uploads.offset(upload)
+    resource = UploadResource(
+        upload_id=upload.upload_id,
+        filename=upload.filename,
+        offset_bytes=offset,
+        size_bytes=upload.size_bytes,
+        expires_at=timestamp(gateway.uploads.expires_at(upload)),
+    )
+    headers = {
+        "Cache-Control": "no-store",
+        "Upload-Offset": str(offset),
+        "Upload-Length": str(upload.size_bytes),
+        **({"Upload-Metadata": upload.metadata} if upload.metadata else {}),
+        **_expiry(gateway, upload),
+    }
+    return json_answer(resource, headers=headers)
+
+
+@patch(
+    _ONE,
+    opt={
+        "requires": "write",
+        "operation": Operation(
+            body=Body({"type": "string", "format": "binary"}, PATCH_TYPE),
+            answers={204: Answer("They are stored.", headers=("Upload-Offset", *_SHOWN[2:]))},
+            refusals=(
+                "precondition_failed",
+                "upload_not_found",
+                "upload_offset_mismatch",
+                "file_too_large",
+                "checksum_mismatch",
+                "storage_unavailable",
+                "service_busy",
+            ),
+            parameters=(
+                _TUS,
+                Parameter("Upload-Offset", _COUNT, "Where these bytes begin.", "header", required=True),
+                Parameter("Upload-Checksum", {"type": "string"}, "`sha256 <base64>` of these bytes.", "header"),
+            ),
+            tag="uploads",
+        ),
+    },
+    status_code=204,
+)
+async def append_to_upload(request: ApiRequest, gateway: Gateway, upload_id: str) -> Response[None]:
+    """Continue an upload. What arrives before a connection breaks is kept, unless the bytes carry a checksum."""
+    _speak_tus(request)
+    if request.headers.get("content-type") != PATCH_TYPE:
+        raise Refusal("unsupported_media_type", details={"hint": f"Send {PATCH_TYPE}."})
+    offset, checksum = _number(request, "Upload-Offset"), _checksum(request)
+    upload = await _own_upload(request, gateway, upload_id)
+    left = upload.size_bytes - offset
+    if int(request.headers.get("content-length", "0")) > left:
+        raise _too_long(upload)
+    with gateway.upload_slots.taken(), _refused(upload):
+        async with aclosing(chunks(request.receive, limit_bytes=upload.size_bytes, pace=gateway.pace)) as body:
+            if checksum is None:
+                offset = await gateway.uploads.append(upload, offset, body)
+            else:
+                offset = await gateway.uploads.append_verified(upload, offset, body, checksum)
+    return Response(None, status_code=204, headers={"Upload-Offset": str(offset), **_expiry(gateway, upload)})
+
+
+@delete(
+    _ONE,
+    opt={
+        "requires": "write",
+        "operation": Operation(
+            answers={204: Answer("It is gone.", headers=("Tus-Resumable",))},
+            refusals=("precondition_failed", "upload_not_found", "storage_unavailable"),
+            parameters=(_TUS,),
+            tag="uploads",
+        ),
+    },
+)
+async def remove_upload(request: ApiRequest, gateway: Gateway, upload_id: str) -> Response[None]:
+    """End an upload and remove what has arrived of it."""
+    _speak_tus(request)
+    await gateway.uploads.remove(await _own_upload(request, gateway, upload_id))
+    return Response(None, status_code=204)
+
+
+UPLOADS = (describe_uploads, create_upload, get_upload, append_to_upload, remove_upload)
+
+
+def _speak_tus(request: ApiRequest) -> None:
+    """Every answer from here on names the protocol; a client of another version is told so."""
+    headers = request.scope["state"].setdefault(ANSWER_HEADERS, [])
+    headers.append((b"tus-resumable", VERSION.encode()))
+    if request.headers.get("tus-resumable") != VERSION:
+        raise Refusal(
+            "precondition_failed",
+            f"Tus-Resumable is missing or another version; this is {VERSION}.",
+            details={"hint": f"Send Tus-Resumable: {VERSION}."},
+            headers={"Tus-Version": VERSION},
+        )
+
+
+async def _own_upload(request: ApiRequest, gateway: Gateway, upload_id: str) -> Upload:
+    if not _UPLOAD_ID.fullmatch(upload_id):
+        raise Refusal("upload_not_found")
+    try:
+        return await gateway.uploads.find(request.user.client_id, upload_id)
+    except UploadNotFound:
+        raise Refusal("upload_not_found") from None
+
+
+@contextmanager
+def _refused(upload: Upload) -> Iterator[None]:
+    try:
+        yield
+    except OffsetConflict:
+        raise Refusal("upload_offset_mismatch") from None
+    except UploadTooLong:
+        raise _too_long(upload) from None
+    except ChecksumMismatch:
+        raise Refusal("checksum_mismatch") from None
+
+
+def _too_long(upload: Upload) -> Refusal:
+    details = {"limit_bytes": upload.size_bytes}
+    return Refusal("file_too_large", "These are more bytes than Upload-Length announced.", details=details)
+
+
+def _expiry(gateway: Gateway, upload: Upload) -> dict[str, str]:
+    return {"Upload-Expires": format_datetime(gateway.uploads.expires_at(upload), usegmt=True)}
+
+
+def _number(request: ApiRequest, header: str) -> int:
+    text = request.headers.get(header.lower(), "")
+    if not _NUMBER.fullmatch(text):
+        raise bad_fields([FieldError(header, "missing or malformed; allowed: a whole number of bytes")])
+    return int(text)
+
+
+def _filename(text: str) -> str:
+    """What the client calls its model, in `Upload-Metadata`: pairs of a key and base64, with commas between."""
+    pairs = {key: value for key, _, value in (pair.strip().partition(" ") for pair in text.split(","))}
+    try:
+        if len(text) > METADATA_MAX_CHARS or not text.isascii() or not text.isprintable():
+            raise ValueError
+        name = base_name(base64.b64decode(pairs.get("filename", ""), validate=True).decode()) or UNNAMED
+    except ValueError:
+        allowed = f"keys with base64 values, at most {METADATA_MAX_CHARS} characters"
+        raise bad_fields([FieldError("Upload-Metadata", f"malformed; allowed: {allowed}")]) from None
+    if not name.lower().endswith(".onnx"):
+        raise bad_fields([FieldError("Upload-Metadata", "the filename does not end with .onnx")])
+    return name
+
+
+def _checksum(request: ApiRequest) -> Checksum | None:
+    text = request.headers.get("upload-checksum")
+    if text is None:
+        return None
+    name, _, encoded = text.partition(" ")
+    try:
+        return Checksum(ALGORITHMS[name], base64.b64decode(encoded, validate=True))
+    except (KeyError, binascii.Error):
+        allowed = f"one of {', '.join(ALGORITHMS)}, a space, and base64"
+        raise bad_fields([FieldError("Upload-Checksum", f"malformed; allowed: {allowed}")]) from None

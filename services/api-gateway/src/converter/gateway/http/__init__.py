@@ -1,0 +1,1 @@
+"""What any HTTP face needs: connections, bodies, errors and their answers, streams. It knows nothing of jobs."""

@@ -1,0 +1,1 @@
+"""Takes in a job's form as it streams: fields, model, reference images."""

@@ -1,0 +1,152 @@
+"""Takes in a job's multipart form: fields are read, files go to object storage piece by piece.
+
+Nothing is kept in memory or on disk here, and nothing is left in storage unless the job is created.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+from litestar.types import Receive
+from msgspec import Struct
+from multipart import MultipartError, MultipartSegment, PushMultipartParser
+
+from converter.common.skim import Skimmed
+from converter.common.storage import StorageError
+from converter.common.storage.unbroken import to_the_end
+from converter.contracts.job import Model, ReferenceSet, StoredObject
+from converter.gateway.http.body import Pace, chunks
+from converter.gateway.http.errors import Refusal
+from converter.gateway.intake.content_digest import ContentDigest
+from converter.gateway.intake.form import FIELDS_MAX, Arrived, Form, IntakeLimits, LookAtLock, Part
+from converter.gateway.intake.options import JobOrder
+from converter.gateway.intake.shelf import Nowhere, Shelf
+
+log = structlog.get_logger()
+
+
+class FormBody(Struct, frozen=True, kw_only=True):
+    """A request's body that is a form, and how it may come."""
+
+    receive: Receive
+    boundary: str
+    digest: ContentDigest
+    limits: IntakeLimits
+    pace: Pace
+
+
+class FoundModel(Struct, frozen=True):
+    """A model that fields have named, now among the job's files."""
+
+    model: Model
+    skimmed: Skimmed | None
+
+
+FindModel = Callable[[JobOrder, str], Awaitable[FoundModel]]
+"""Given an order without a file and the key's prefix; raises `Refusal` when there is no such model."""
+
+
+class Inputs:
+    """A whole, valid form; its files are stored under the job's key and are removed again unless `keep` is called."""
+
+    def __init__(self, arrived: Arrived, found: FoundModel) -> None:
+        self.order: JobOrder = arrived.order
+        self.ref_images: ReferenceSet | None = arrived.ref_images
+        self.fingerprint = arrived.fingerprint
+        self.model, self.skimmed = found.model, found.skimmed
+        self.kept = False
+
+    def keep(self) -> None:
+        """Leave the files: the job may exist from now on."""
+        self.kept = True
+
+    def release(self) -> None:
+        """The job does not exist after all."""
+        self.kept = False
+
+
+@asynccontextmanager
+async def received(
+    body: FormBody, *, shelf: Shelf, job_id: str, look_at_lock: LookAtLock, find_model: FindModel
+) -> AsyncIterator[Inputs]:
+    """Take in one form.
+
+    Args:
+        body: the form.
+        shelf: where the files go, under `jobs/<job_id>/input/`.
+        job_id: the job to be.
+        look_at_lock: asked once a user is known and before a file is read.
+        find_model: asked for the model that fields name instead of a file.
+
+    Raises:
+        Refusal: the form cannot be used, says why.
+        ClientGone: the client vanished.
+        StorageUnavailable: the files cannot be stored.
+    """
+    stored: list[StoredObject] = []
+    inputs: Inputs | None = None
+    prefix = f"jobs/{job_id}/input"
+    try:
+        arrived = await _arrived(body, shelf, prefix, look_at_lock, stored)
+        if arrived.model is not None:
+            found = FoundModel(arrived.model, arrived.skimmed)
+        else:
+            found = await find_model(arrived.order, prefix)
+            stored.append(found.model)
+        inputs = Inputs(arrived, found)
+        yield inputs
+    finally:
+        if inputs is None or not inputs.kept:
+            await to_the_end(_remove(shelf, stored))
+
+
+async def fingerprint(body: FormBody) -> str:
+    """That of a form whose files nobody needs.
+
+    Raises:
+        Refusal, ClientGone: as `received` does.
+    """
+
+    async def whatever_the_lock(_: str) -> None:
+        """Nothing is going to be created."""
+
+    return (await _arrived(body, Nowhere(), "fingerprint", whatever_the_lock, [])).fingerprint
+
+
+async def _arrived(
+    body: FormBody, shelf: Shelf, prefix: str, look_at_lock: LookAtLock, stored: list[StoredObject]
+) -> Arrived:
+    async with AsyncExitStack() as open_writers:
+        form = Form(shelf, prefix, body.limits, look_at_lock, open_writers)
+        await _read(form, body)
+        body.digest.verify()
+        return await form.complete(stored)
+
+
+async def _remove(shelf: Shelf, stored: list[StoredObject]) -> None:
+    for obj in stored:
+        try:
+            await shelf.delete(obj.object_key)
+        except StorageError as error:
+            # The janitor removes what no job refers to; the client's answer does not change.
+            log.warning("intake.not_removed", object_key=obj.object_key, error=str(error))
+
+
+async def _read(form: Form, body: FormBody) -> None:
+    segments_max = FIELDS_MAX + 1 + body.limits.images_max_count
+    part: Part | None = None
+    try:
+        with PushMultipartParser(body.boundary, max_segment_count=segments_max) as parser:
+            async for chunk in chunks(body.receive, limit_bytes=body.limits.body_max_bytes, pace=body.pace):
+                body.digest.update(chunk)
+                for event in parser.parse(chunk):
+                    if isinstance(event, MultipartSegment):
+                        part = await form.part(event)
+                    elif part is not None and event is not None:
+                        await part.take(event)
+                    elif part is not None:
+                        await part.end()
+    except MultipartError as error:
+        raise Refusal("invalid_multipart", f"The multipart body does not parse: {error}.") from error

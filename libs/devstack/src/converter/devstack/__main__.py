@@ -63,6 +63,7 @@ async def _until_signalled(command: Awaitable[None]) -> int:
         if received:
             os._exit(128 + number)  # the kernel ends what the stack started
         received.append(number)
+        print(f"{number.name}: taking everything down …", file=sys.stderr)  # noqa: T201 - for whoever pressed Ctrl-C
         task.cancel()
 
     for number in SIGNALS:
@@ -70,6 +71,8 @@ async def _until_signalled(command: Awaitable[None]) -> int:
     try:
         await task
     except asyncio.CancelledError:
+        if not received:
+            raise
         return 128 + received[0]
     return 0
 

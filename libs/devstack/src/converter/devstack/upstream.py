@@ -191,5 +191,32 @@ async def _answered(request: Awaitable[httpx.Response], status: int) -> httpx.Re
     except httpx.HTTPError as error:
         raise Refused(f"no answer: {error or type(error).__name__}") from error
     if answer.status_code != status:
-        raise Refused(f"answered {answer.status_code}: {answer.text[:1000]}")
+        raise Refused(f"answered {answer.status_code}: {_why(answer)}")
     return answer
+
+
+class _Detail(Struct):
+    hint: str | None = None
+    fields: list[dict[str, str]] = []
+
+
+class _Error(Struct):
+    code: str
+    message: str
+    details: _Detail
+
+
+class _Envelope(Struct):
+    error: _Error
+
+
+def _why(answer: httpx.Response) -> str:
+    """What the contract's error envelope says, for a person; else what was answered."""
+    try:
+        error = msgspec.json.decode(answer.content, type=_Envelope).error
+    except msgspec.MsgspecError:
+        return answer.text[:1000]
+    lines = [f"{error.code}: {error.message}"]
+    lines += [f"  {field.get('field')}: {field.get('message')}" for field in error.details.fields]
+    lines += [f"  hint: {error.details.hint}"] if error.details.hint else []
+    return "\n".join(lines)

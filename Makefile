@@ -35,6 +35,7 @@ lock:  ## pin every dependency, with hashes; UPGRADE=1 takes the newest
 generate: $(INSTALLED)  ## write the files that derive from the code
 	$(BIN)/python deploy/env_example.py > env.example
 	$(BIN)/python -m converter.gateway.openapi.document > docs/openapi.json
+	$(BIN)/python deploy/troubleshooting.py
 
 demo: $(INSTALLED)  ## convert a real model through the whole stack; MODEL=path.onnx IMAGES=dir FIELDS="name=value …" for your own
 	@$(BIN)/python -m converter.devstack demo $(if $(MODEL),--model "$(MODEL)") $(if $(IMAGES),--images "$(IMAGES)") $(FIELDS:%=--field "%")

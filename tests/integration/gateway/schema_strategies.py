@@ -16,9 +16,9 @@ from converter import devstack
 
 MODEL = (Path(str(devstack.__file__)).parent / "demo_data" / "digits_cnn.onnx").read_bytes()
 EXAMPLES = json.loads(Path(os.environ["SCHEMA_EXAMPLES"]).read_bytes())
-"""For an operation (`GET /health`) the parts of a request that names what is there."""
+"""For an operation (`GET /health`) the arguments of a case that asks for what is there."""
 ANSWERS = Path(os.environ["SCHEMA_ANSWERS"])
-"""Gets a line for each answer: its status and the operation."""
+"""Gets a line for each answer: its status, and the method and path of what was asked."""
 IMAGE = b"\x89PNG\r\n\x1a\n" + bytes(64)
 
 schemathesis.openapi.format("preprocess-json", st.sampled_from(['{"mean": [1, 2, 3], "scale": 2}', '{"scale": 128}']))
@@ -62,7 +62,7 @@ def before_add_examples(ctx: schemathesis.HookContext, examples: list[Case]) -> 
 @schemathesis.hook
 def after_call(ctx: schemathesis.HookContext, case: Case, response: schemathesis.Response) -> None:
     with ANSWERS.open("a") as answers:
-        answers.write(f"{response.status_code} {case.operation.label}\n")
+        answers.write(f"{response.status_code} {case.method} {case.operation.path}\n")
 
 
 @schemathesis.check

@@ -15,59 +15,68 @@ import pytest
 from converter.common.bus import Bus
 
 from .conftest import Form, GatewayProcess, StartGateway
-from .finished import finish
+from .finished import finish, promoting
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 CONFIGURATION = Path(__file__).parent / "schemathesis.toml"
 STRATEGIES = Path(__file__).parent / "schema_strategies.py"
 TIME_LIMIT_S = 100.0
-REACHED = 0.8
-"""The least share of the operations that have to succeed at least once in a run."""
+READ_BY_SCHEMATHESIS = "GET /openapi"
+"""The document that it starts from is left out of a run; every other operation succeeds at least once."""
 METHODS = {"get", "head", "post", "patch", "delete", "options"}
 TUS = {"Tus-Resumable": "1.0.0"}
 
 
-async def test_generated_requests_get_what_the_document_says(
+async def test_generated_requests_get_what_the_document_says_and_reach_every_operation(
     start_gateway: StartGateway, shared_bus: Bus, storage_dir: Path, model: bytes, tmp_path: Path
 ):
     gateway = await start_gateway(API_V1_RATE_LIMIT_MAX="1000000")
-    examples, answers = tmp_path / "examples.json", tmp_path / "answers"
     async with gateway.client() as client:
         operations = operations_of((await client.get("/openapi")).json())
-        made = await examples_of(client, shared_bus, storage_dir, model)
-    assert made.keys() <= operations
-    examples.write_text(json.dumps(made))
+        finished = await posted(client, model)
+        await finish(finished, shared_bus, storage_dir)
+        examples = await examples_of(client, finished, shared_bus, storage_dir, model)
+    assert examples.keys() <= operations
+    async with promoting(finished, shared_bus):
+        answers = await generated(gateway, examples, tmp_path)
+    succeeded = {operation for status, _, operation in (answer.partition(" ") for answer in answers) if status < "300"}
+    assert operations - succeeded == {READ_BY_SCHEMATHESIS}
+
+
+async def generated(gateway: GatewayProcess, examples: dict[str, Any], directory: Path) -> list[str]:
+    """Run schemathesis and tell its answers: `200 GET /health`."""
+    given, answers = directory / "examples.json", directory / "answers"
+    given.write_text(json.dumps(examples))
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-W", "ignore", "-m", "schemathesis.cli", "--config-file", str(CONFIGURATION)),
         *("run", f"{gateway.url}/openapi", "--header", f"Authorization: Bearer {gateway.issuer.token()}"),
         env=os.environ
         | {"SCHEMATHESIS_HOOKS": STRATEGIES.stem, "PYTHONPATH": str(STRATEGIES.parent)}
-        | {"SCHEMA_EXAMPLES": str(examples), "SCHEMA_ANSWERS": str(answers)},
-        cwd=tmp_path,
+        | {"SCHEMA_EXAMPLES": str(given), "SCHEMA_ANSWERS": str(answers)},
+        cwd=directory,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
     async with asyncio.timeout(TIME_LIMIT_S):
         output, _ = await process.communicate()
     assert process.returncode == 0, output.decode()
-    succeeded = {line[4:] for line in answers.read_text().splitlines() if line.startswith("2")}
-    assert succeeded <= operations
-    assert len(succeeded) >= REACHED * len(operations), sorted(operations - succeeded)
+    return answers.read_text().splitlines()
 
 
 def operations_of(document: dict[str, Any]) -> set[str]:
-    """As schemathesis calls them: `GET /health`."""
+    """By method and path: `GET /health`."""
     return {
         f"{method.upper()} {path}" for path, item in document["paths"].items() for method in item if method in METHODS
     }
 
 
-async def examples_of(client: httpx.AsyncClient, bus: Bus, storage_dir: Path, model: bytes) -> dict[str, Any]:
+async def examples_of(
+    client: httpx.AsyncClient, finished: str, bus: Bus, storage_dir: Path, model: bytes
+) -> dict[str, Any]:
     """For each operation that needs something that is there, a request that names it; see `schema_strategies`."""
-    finished, removed, waiting = [await posted(client, model) for _ in range(3)]
-    for job_id in (finished, removed):
-        await finish(job_id, bus, storage_dir)
+    removed, waiting = await posted(client, model), await posted(client, model)
+    await finish(removed, bus, storage_dir)
     link = (await client.post(f"/api/v1/jobs/{finished}/download-tokens")).json()["url"]
     job, token = {"path_parameters": {"job_id": finished}}, {"path_parameters": {"token": link.rpartition("/")[2]}}
     upload, ended = [{"path_parameters": {"upload_id": await begun(client)}, "headers": TUS} for _ in range(2)]
@@ -82,9 +91,7 @@ async def examples_of(client: httpx.AsyncClient, bus: Bus, storage_dir: Path, mo
         f"HEAD {path}/report": job,
         f"GET {path}/logs": job,
         f"POST {path}/download-tokens": job | order | {"body": {"source": "onnx"}},
-        f"POST {path}/promote": job
-        | order
-        | {"headers": {"Prefer": "respond-async"}, "body": {"target_object_key": "models/m.onnx"}},
+        f"POST {path}/promote": job | order | {"body": {"target_object_key": "models/m.onnx"}},
         f"POST {path}/cancel": {"path_parameters": {"job_id": waiting}},
         f"DELETE {path}": {"path_parameters": {"job_id": removed}},
         "GET /api/v1/downloads/{token}": token,

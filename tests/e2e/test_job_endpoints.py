@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from waiting import eventually
 from converter.common.eventlog import JobLog
 from converter.common.lifecycle import Deleted, State
 from converter.common.storage import open_s3
-from converter.contracts.facts import StageCompleted
+from converter.contracts.facts import StageCompleted, StageReleased
 from converter.contracts.job import JobRecord, JobStatus, Stage
 from converter.devstack import demo
 from converter.devstack.stack import Stack
@@ -29,6 +30,8 @@ from converter.devstack.upstream import Upstream
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 DIES_WITHIN_S = 2.0
+STOPS_WITHIN_S = 8.0
+"""Far less than the conversion takes that is under way."""
 
 
 @pytest.fixture
@@ -160,6 +163,31 @@ async def test_a_cancelled_conversion_is_dead_within_two_seconds_and_its_worker_
     assert isinstance(done, JobRecord)
     assert done.status is JobStatus.COMPLETED
     assert (await client.ask("GET", path)).json()["status"] == "cancelled", "what the worker says late changes nothing"
+
+
+async def test_a_worker_that_is_told_to_stop_gives_its_conversion_back_uncharged(
+    stack: Stack, client: Client, upstream: Upstream, digits: Digits, slow_model: Path
+) -> None:
+    job_id = (await upstream.post(slow_model, digits.images[:100], demo.FIELDS | {"user_id": "drained"})).job_id
+    job_log = JobLog(stack.bus, "test")
+
+    def at_bie(state: State) -> bool:
+        return isinstance(state, JobRecord) and state.stage is Stage.BIE and state.status is JobStatus.RUNNING
+
+    await job_log.wait(job_id, at_bie, timeout_s=30)
+    began = time.monotonic()
+    await stack.stop("stage-bie")
+    assert time.monotonic() - began < STOPS_WITHIN_S
+    released = await job_log.read(job_id)
+    assert isinstance(released, JobRecord)
+    assert (released.status, released.stages[Stage.BIE].charged) == (JobStatus.QUEUED, 0)
+    assert isinstance((await job_log.history(job_id))[-1].fact, StageReleased)
+
+    await stack.start("stage-bie")
+    taken = await job_log.wait(job_id, at_bie, timeout_s=30)
+    assert isinstance(taken, JobRecord)
+    assert (taken.stages[Stage.BIE].attempt, taken.stages[Stage.BIE].charged) == (2, 1)
+    await client.ask("POST", f"/api/v1/jobs/{job_id}/cancel")
 
 
 def over(state: State) -> bool:

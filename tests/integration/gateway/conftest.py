@@ -57,7 +57,11 @@ class Issuer:
             yield
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
+        try:
+            await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:  # only a look whether anybody listens
+            writer.close()
+            return
         self.fetches += 1
         body = json.dumps({"keys": self.published}).encode()
         writer.write(

@@ -25,9 +25,10 @@ NOWHERE = free_ports(1)[0]
             },
             rf"object storage.*127\.0\.0\.1:{NOWHERE}",
         ),
+        ({"MEMBER_CENTER_JWKS_URL": f"{origin(NOWHERE)}/jwks"}, rf"the issuer.*127\.0\.0\.1:{NOWHERE}"),
         ({"ARTIFACT_TTL_DAYS": "30"}, r"ARTIFACT_TTL_DAYS.*kept for 10 days.*EVENTS_RETENTION_DAYS=33"),
     ],
-    ids=["nats", "storage", "retention"],
+    ids=["nats", "storage", "issuer", "retention"],
 )
 async def test_it_ends_and_says_what_is_missing(start_gateway: StartGateway, variables: dict[str, str], line: str):
     with pytest.raises(AssertionError, match=line) as ended:

@@ -31,6 +31,7 @@ from converter.contracts.facts import (
     StageStarted,
 )
 from converter.contracts.job import JobRecord, JobRequest, Model, Options, Promotion, Stage, Toolchain, timestamp
+from converter.devstack.loopback import free_ports
 from converter.devstack.nats_server import NatsServer
 from converter.promoter.file_store import FileStore
 from converter.promoter.handler import Promotions
@@ -290,3 +291,16 @@ async def test_a_service_killed_at_any_step_leaves_a_promotion_that_completes(
     async with service.running():
         assert (await job.ended(promotion_id)).status == "completed"
     assert company.files == {PATH: made.content}
+
+
+@pytest.mark.parametrize(
+    ("variable", "what"),
+    [("MEMBER_CENTER_TOKEN_URL", "the issuer"), ("FILE_ACCESS_AGENT_BASE_URL", "the file store")],
+)
+async def test_a_server_that_is_missing_at_the_start_is_named_and_ends_it(service: Service, variable: str, what: str):
+    (nowhere,) = free_ports(1)
+    async with service.running(**{variable: f"http://127.0.0.1:{nowhere}"}) as process:
+        async with asyncio.timeout(30):
+            output, _ = await process.communicate()
+    assert process.returncode == 1
+    assert f'"what": "{what}", "address": "http://127.0.0.1:{nowhere}"'.encode() in output

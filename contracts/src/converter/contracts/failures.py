@@ -79,7 +79,7 @@ FAILURES: dict[str, Failure] = {
         "input", retryable=False, hint="Make the model or the reference set smaller; the operator sets STAGE_MEMORY_MB."
     ),
     "stage_crashed": Failure(
-        "toolchain", retryable=True, hint="The conversion kept ending its process; report it with the model."
+        "toolchain", retryable=True, hint="The conversion ended its process; report it with the model."
     ),
     "deadline_exceeded": Failure(
         "service", retryable=True, hint="Post the job again; the operator sets JOB_DEADLINE_HOURS."

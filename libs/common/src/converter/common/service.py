@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from typing import NoReturn, TypeVar
+from urllib.parse import urlsplit
 
 import structlog
 import uvloop
@@ -20,6 +21,8 @@ import uvloop
 from converter.common import logs
 from converter.common.environment import without_password
 from converter.common.settings import ServiceSettings, SettingsError, load
+
+LISTEN_TIMEOUT_S = 5.0
 
 S = TypeVar("S", bound=ServiceSettings)
 Main = Callable[[S, asyncio.Event], Awaitable[None]]
@@ -48,19 +51,20 @@ def run(name: str, settings_type: type[S], main: Main[S]) -> NoReturn:
     raise SystemExit(_serve(settings, main))
 
 
-async def require(what: str, probe: Callable[[], Awaitable[object]]) -> None:
-    """Ask `what` once, before anything depends on it.
+async def must_listen(what: str, url: str) -> None:
+    """Look once, at the start, whether anything listens where `what` should; what it answers shows later.
 
     Raises:
-        Unreachable: it does not answer; the error's `address` and `why` say more.
+        Unreachable: nothing does, within `LISTEN_TIMEOUT_S`.
     """
+    parts = urlsplit(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
     try:
-        await probe()
-    except Unreachable:
-        raise
-    except Exception as error:
-        address, why = getattr(error, "address", "the address it is configured with"), getattr(error, "why", str(error))
-        raise Unreachable(what, address, why) from error
+        async with asyncio.timeout(LISTEN_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(parts.hostname, port)
+    except OSError as error:
+        raise Unreachable(what, url, error.strerror or type(error).__name__) from error
+    writer.close()
 
 
 def die() -> None:

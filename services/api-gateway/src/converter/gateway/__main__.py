@@ -24,7 +24,7 @@ from converter.common.eventlog import JobLog
 from converter.common.idempotency import IdempotencyKeys
 from converter.common.service import Unreachable
 from converter.common.settings import Problem, SettingsError
-from converter.common.storage import ArtifactStore, open_store
+from converter.common.storage import ArtifactStore, must_work, open_store
 from converter.common.topology import DEADLINES, EVENTS, TIMERS
 from converter.common.users import ActiveJobs, UserJobs
 from converter.gateway.app import create_app, create_internal_app
@@ -99,7 +99,8 @@ async def main(settings: GatewaySettings, stop: asyncio.Event) -> None:
         await health.refresh()
         await heartbeat_s(bus, TIMERS, DEADLINES)
         await _require_retention(bus, settings)
-        await service.require("object storage", store.probe)
+        await must_work(store)
+        await service.must_listen("the issuer", settings.member_center_jwks_url)
         live, past_runs = Live(bus, stop), PastRuns()
         await stack.enter_async_context(past_runs.heard(bus))
         await stack.enter_async_context(live.listening())

@@ -9,7 +9,7 @@ from converter.common.bus import Bus
 from converter.common.consumer import consume, heartbeat_s
 from converter.common.eventlog import JobLog
 from converter.common.oauth import token_source
-from converter.common.storage import open_store
+from converter.common.storage import must_work, open_store
 from converter.common.topology import EVENTS, PROMOTER
 from converter.common.workers import Presence
 from converter.promoter.file_store import SCOPE, open_file_store
@@ -29,7 +29,9 @@ async def main(settings: PromoterSettings, stop: asyncio.Event) -> None:
         open_file_store(settings.file_access_agent.file_access_agent_base_url, tokens) as file_store,
     ):
         beat_s = await heartbeat_s(bus, EVENTS, PROMOTER)
-        await service.require("object storage", store.probe)
+        await must_work(store)
+        await service.must_listen("the issuer", settings.oauth.member_center_token_url)
+        await service.must_listen("the file store", settings.file_access_agent.file_access_agent_base_url)
         presence = Presence(bus, PROMOTER, concurrency=CONCURRENCY)
         promotions = Promotions(JobLog(bus, PROMOTER), store, file_store, presence=presence, draining=stop)
         async with presence.shown(beat_s):

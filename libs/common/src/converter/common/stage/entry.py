@@ -15,7 +15,7 @@ from converter.common.stage.attempt import Bench
 from converter.common.stage.policy import StageSpec
 from converter.common.stage.runner import StageRunner
 from converter.common.stage.workdirs import workdirs
-from converter.common.storage import open_store
+from converter.common.storage import must_work, open_store
 from converter.common.topology import EVENTS, stage_durable
 from converter.common.workers import Presence
 
@@ -47,7 +47,7 @@ async def _main(spec: StageSpec, settings: StageServiceSettings, stop: asyncio.E
         ) as isolation,
     ):
         beat_s = await heartbeat_s(bus, EVENTS, name)
-        await service.require("object storage", store.probe)
+        await must_work(store)
         job_log = JobLog(bus, name)
         presence = Presence(bus, name, concurrency=settings.stage.stage_concurrency)
         bench = Bench(

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from converter.common.service import Unreachable
 from converter.common.settings import StorageSettings
 from converter.common.storage.local import LocalBackend
 from converter.common.storage.port import (
@@ -46,6 +47,7 @@ __all__ = [
     "StorageUnavailable",
     "Timeouts",
     "Writer",
+    "must_work",
     "open_local",
     "open_s3",
     "open_store",
@@ -67,6 +69,18 @@ async def open_store(settings: StorageSettings) -> AsyncIterator[ArtifactStore]:
         secret_key=settings.minio_secret_key.reveal(),
     ) as store:
         yield store
+
+
+async def must_work(store: ArtifactStore) -> None:
+    """Write, read and delete once, at a service's start.
+
+    Raises:
+        Unreachable: the store cannot be used.
+    """
+    try:
+        await store.probe()
+    except StorageUnavailable as error:
+        raise Unreachable("object storage", error.address, error.why) from error
 
 
 @asynccontextmanager

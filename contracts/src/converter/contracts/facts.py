@@ -9,8 +9,10 @@ from msgspec import Struct
 from converter.contracts.job import (
     Artifact,
     JobError,
+    JobId,
     JobRecord,
     JobRequest,
+    Ordinal,
     Stage,
     StoredObject,
     Timestamp,
@@ -27,7 +29,7 @@ class Fact(Struct, frozen=True, kw_only=True, tag_field="type"):
 class JobCreated(Fact, frozen=True, kw_only=True, tag="job.created"):
     """A job was accepted; its inputs are stored."""
 
-    job_id: str
+    job_id: JobId
     request: JobRequest
     expires_at: Timestamp
     warnings: tuple[str, ...] = ()
@@ -37,7 +39,7 @@ class StageStarted(Fact, frozen=True, kw_only=True, tag="stage.started"):
     """`worker` took the stage; `attempt` counts 1, 2, 3 … for each stage of each job."""
 
     stage: Stage
-    attempt: int
+    attempt: Ordinal
     worker: str
 
 
@@ -45,14 +47,14 @@ class StageReleased(Fact, frozen=True, kw_only=True, tag="stage.released"):
     """A draining worker gave the attempt back; it does not count against the limit."""
 
     stage: Stage
-    attempt: int
+    attempt: Ordinal
 
 
 class StageCompleted(Fact, frozen=True, kw_only=True, tag="stage.completed"):
     """The stage's artifact is stored whole. The first of these that the log accepts is the only one."""
 
     stage: Stage
-    attempt: int
+    attempt: Ordinal
     worker: str
     artifact: Artifact
     report: StoredObject
@@ -60,13 +62,15 @@ class StageCompleted(Fact, frozen=True, kw_only=True, tag="stage.completed"):
     toolchain: Toolchain
     warnings: tuple[str, ...] = ()
     cached: bool = False
+    """No converter ran: the artifact is a copy of what an equal job of the same client made."""
+    provenance: Artifact | None = None
 
 
 class StageFailed(Fact, frozen=True, kw_only=True, tag="stage.failed"):
     """The stage cannot be done; the job has failed."""
 
     stage: Stage
-    attempt: int
+    attempt: Ordinal
     error: JobError
     log: StoredObject | None = None
 

@@ -24,7 +24,10 @@ FAILURES: dict[str, Failure] = {
         "input", retryable=False, hint="Replace or remove what the message names, then export the model again."
     ),
     "input_shape_required": Failure(
-        "input", retryable=False, hint="Fix the dynamic dimensions with input_shape=name:1,3,224,224."
+        "input",
+        retryable=False,
+        hint="Give every dynamic input a shape that the model computes with, input_shape=name:1,3,224,224; "
+        "leave sizes that the model has fixed as they are.",
     ),
     "opset_unsupported": Failure("input", retryable=False, hint="Export the model with an opset from 8 to 18."),
     "ir_version_unsupported": Failure(
@@ -77,6 +80,9 @@ FAILURES: dict[str, Failure] = {
     ),
     "stage_out_of_memory": Failure(
         "input", retryable=False, hint="Make the model or the reference set smaller; the operator sets STAGE_MEMORY_MB."
+    ),
+    "stage_out_of_disk": Failure(
+        "service", retryable=True, hint="Post the job again; the operator makes room below WORK_DIR."
     ),
     "stage_crashed": Failure(
         "toolchain", retryable=True, hint="The conversion ended its process; report it with the model."

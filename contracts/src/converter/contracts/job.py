@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct
@@ -16,6 +18,9 @@ Timestamp = Annotated[
         description="RFC 3339, UTC, milliseconds; sorts as text",
     ),
 ]
+JobId = Annotated[str, Meta(extra_json_schema={"format": "uuid"}, description="a UUIDv7: sorts by time of creation")]
+Count = Annotated[int, Meta(ge=0)]
+Ordinal = Annotated[int, Meta(ge=1)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Platform = Literal["520", "530", "630", "720", "730"]
 Fault = Literal["input", "toolchain", "service"]
@@ -23,8 +28,15 @@ Fault = Literal["input", "toolchain", "service"]
 
 def timestamp(moment: datetime | None = None) -> Timestamp:
     """`moment` (default: now) as the contract writes times."""
-    moment = (moment or datetime.now(UTC)).astimezone(UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if moment is None:
+        now_ms = time.time_ns() // 1_000_000
+        return f"{_second(now_ms // 1000)}.{now_ms % 1000:03d}Z"
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@lru_cache(maxsize=1)
+def _second(since_1970: int) -> str:
+    return datetime.fromtimestamp(since_1970, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def moment(text: Timestamp) -> datetime:
@@ -60,7 +72,7 @@ class StoredObject(Struct, frozen=True, kw_only=True):
     """Whole bytes in object storage; `sha256` is of exactly these bytes."""
 
     object_key: str
-    size_bytes: int
+    size_bytes: Count
     sha256: Sha256
 
 
@@ -73,7 +85,7 @@ class Model(StoredObject, frozen=True, kw_only=True):
 class ReferenceSet(StoredObject, frozen=True, kw_only=True):
     """The calibration images: one stored ZIP, members in the order in which the client sent them."""
 
-    count: int
+    count: Count
 
 
 class Artifact(StoredObject, frozen=True, kw_only=True):
@@ -140,11 +152,12 @@ class JobError(Struct, frozen=True, kw_only=True):
     evidence: str | None = None
 
 
-class Toolchain(Struct, frozen=True, kw_only=True):
-    """What converted."""
+class Toolchain(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What converted; `image_digest` is the sha256 of the container image, where one was run for each conversion."""
 
     name: str
     version: str
+    image_digest: Sha256 | None = None
 
 
 class StageState(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -157,13 +170,15 @@ class StageState(Struct, frozen=True, kw_only=True, omit_defaults=True):
     queued_at: Timestamp | None = None
     started_at: Timestamp | None = None
     completed_at: Timestamp | None = None
-    attempt: int = 0
-    charged: int = 0
+    attempt: Count = 0
+    charged: Count = 0
     worker: str | None = None
     cached: bool = False
     artifact: Artifact | None = None
     report: StoredObject | None = None
     log: StoredObject | None = None
+    provenance: Artifact | None = None
+    """The signed statement of how the artifact was made; none where the stage has no key."""
 
 
 class Promotion(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -182,13 +197,13 @@ class Promotion(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class JobRecord(Struct, frozen=True, kw_only=True):
     """A job after its `revision`-th event. Its last event carries it, and that event is the job's state."""
 
-    job_id: str
-    revision: int
+    job_id: JobId
+    revision: Ordinal
     request: JobRequest
     status: JobStatus
     stage: Stage | None
     """The stage that the job waits for or runs; of a failed or cancelled job the one in which it ended."""
-    stages: dict[Stage, StageState]
+    stages: Annotated[dict[Stage, StageState], Meta(extra_json_schema={"propertyNames": {"enum": list(STAGES)}})]
     created_at: Timestamp
     updated_at: Timestamp
     expires_at: Timestamp
@@ -209,3 +224,8 @@ class JobRecord(Struct, frozen=True, kw_only=True):
         """What `stage` made, if it has."""
         state = self.stages.get(stage)
         return state.artifact if state else None
+
+    def provenance(self, stage: Stage) -> Artifact | None:
+        """The signed statement of how that was made, if there is one."""
+        state = self.stages.get(stage)
+        return state.provenance if state else None

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
-from converter.contracts.job import Stage, Timestamp
+from converter.contracts.job import Ordinal, Stage, Timestamp
 
 
 class ProgressReported(Struct, frozen=True, kw_only=True):
@@ -14,7 +14,7 @@ class ProgressReported(Struct, frozen=True, kw_only=True):
 
     at: Timestamp
     stage: Stage
-    attempt: int
+    attempt: Ordinal
     fraction: Annotated[float, Meta(ge=0, le=1)]
     activity: str
     """In a few words, what is being done."""
@@ -25,7 +25,7 @@ class LogWritten(Struct, frozen=True, kw_only=True):
 
     at: Timestamp
     stage: Stage
-    attempt: int
+    attempt: Ordinal
     line: str
 
 

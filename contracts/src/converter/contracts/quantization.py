@@ -63,11 +63,23 @@ KEYWORDS: dict[str, Keyword] = {
     "min_snr_db": Keyword(Between(0.0, MIN_SNR_DB_MAX), ()),
     "ladder": Keyword(OneOf(("auto",)), ()),
 }
+COMPILING = tuple(name for name, keyword in KEYWORDS.items() if "compile" in keyword.calls)
+QUANTISING = tuple(name for name in KEYWORDS if name not in COMPILING)
+"""Those that say nothing to the compiler."""
 BITWIDTHS = tuple(name for name in KEYWORDS if name.endswith("_bitwidth_mode"))
 _DEFAULTS: dict[str, Any] = {"datapath_range_method": "percentage"} | dict.fromkeys(BITWIDTHS, "int8")
 """The vendor's, for the rules that tie keywords together; they are not written into a job."""
+_PERCENTAGE_16B = 0.999999
+"""The vendor's default of `percentage_16b`; `percentage` must not be more."""
 _MIXBW_PAIRS = {("mixbw", "int16"), ("int16", "mixbw"), ("mixbw", "mixbw")}
 """(datapath, weight): mixbw goes together with nothing else."""
+
+
+def with_implied(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given`, and `percentage_16b` where its default would be less than the `percentage` given, which it must not."""
+    if given.get("percentage", 0.0) > _PERCENTAGE_16B:
+        return {"percentage_16b": given["percentage"], **given}
+    return dict(given)
 
 
 def arguments(given: Mapping[str, Any], call: Call) -> dict[str, Any]:

@@ -24,8 +24,13 @@ def job_root(job_id: str) -> str:
 def of_fact(job_id: str, fact: AnyFact) -> str:
     """The subject of `fact`: its type, and for a stage's facts the stage."""
     kind: str = fact.__struct_config__.tag  # type: ignore[assignment]  # every fact declares a text tag
-    stage = f".{fact.stage}" if kind.startswith("stage.") else ""  # type: ignore[union-attr]
+    stage = f".{fact.stage}" if kind.startswith("stage.") else ""  # type: ignore[union-attr]  # these facts have one
     return f"converter.v1.{job_id}.{kind}{stage}"
+
+
+def stage_completed(job_id: str, stage: Stage) -> str:
+    """Where a stage of a job says what it made."""
+    return f"converter.v1.{job_id}.stage.completed.{stage}"
 
 
 def event_type(fact: AnyFact) -> str:
@@ -59,6 +64,11 @@ def progress(stage: Stage, job_id: str) -> str:
 def log(stage: Stage, job_id: str) -> str:
     """The toolchain's log lines."""
     return f"converter.log.v1.{stage}.{job_id}"
+
+
+def log_of_stages(job_id: str) -> str:
+    """The log lines of all stages of one job."""
+    return LOG.removesuffix("*") + job_id
 
 
 def cancel(job_id: str) -> str:

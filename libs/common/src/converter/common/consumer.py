@@ -5,20 +5,25 @@ A handler returns, and the message is acknowledged; or it raises:
     Transient   try again later: put back with a delay that grows with its deliveries
     Released    the worker is draining: put back at once, for another worker
     Rejected    it can never be handled: set aside
+
+A message whose handler finds the event bus full, or away, is put back, too.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
+from opentelemetry.trace import SpanKind
 
-from converter.common.background import background
-from converter.common.bus import Bus, BusRefused, Delivery, EventBusUnavailable
+from converter.common import tracing
+from converter.common.background import Repeated
+from converter.common.bus import Bus, BusFull, BusRefused, Delivery, EventBusUnavailable, Feed
 from converter.common.failpoint import failpoint
+from converter.common.metrics import MESSAGES, REDELIVERIES
 from converter.common.service import Unreachable
 from converter.common.topology import SECOND
 
@@ -28,7 +33,6 @@ PULL_WAIT_S = 2.0
 PULL_PAUSE_S = 1.0
 LONGEST_DELAY_S = 30.0
 
-T = TypeVar("T")
 Handler = Callable[[Delivery], Awaitable[None]]
 
 
@@ -72,77 +76,72 @@ async def consume(
     """
     every_s = await heartbeat_s(bus, stream, durable)
 
-    async def slot() -> None:
+    async def slot(feed: Feed) -> None:
         while not stop.is_set():
             try:
-                delivery = await _unless(stop, bus.next_delivery(stream, durable, wait_s=PULL_WAIT_S))
+                delivery = await feed.next(wait_s=PULL_WAIT_S)
             except (EventBusUnavailable, BusRefused) as error:
                 log.warning("consumer.pull_failed", durable=durable, error=str(error))
-                await _unless(stop, asyncio.sleep(PULL_PAUSE_S))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(PULL_PAUSE_S):
+                        await stop.wait()
                 continue
             if delivery is not None:
                 failpoint("after", "pull")
-                await _settle(delivery, handle, every_s, draining=stop.is_set())
+                if delivery.deliveries > 1:
+                    REDELIVERIES.labels(durable).inc()
+                with tracing.received(delivery.headers, f"{durable} process", SpanKind.CONSUMER) as span:
+                    outcome = await _settle(delivery, handle, every_s, draining=stop.is_set())
+                    span.set_attribute("outcome", outcome)
+                MESSAGES.labels(durable, outcome).inc()
 
-    async with asyncio.TaskGroup() as slots:
+    async with bus.feed(stream, durable) as feed, asyncio.TaskGroup() as slots:
         for _ in range(concurrency):
-            slots.create_task(slot())
+            slots.create_task(slot(feed))
+        await stop.wait()
+        feed.end()
 
 
-async def _settle(delivery: Delivery, handle: Handler, every_s: float, *, draining: bool) -> None:
+async def _settle(delivery: Delivery, handle: Handler, every_s: float, *, draining: bool) -> str:
+    """Handle the message and settle it; how."""
     facts = {"subject": delivery.subject, "deliveries": delivery.deliveries}
     try:
         try:
             if draining:
                 raise Released
-            async with _kept(delivery, every_s):
+            async with Repeated(partial(_keep, delivery), every_s):
                 await handle(delivery)
         except Released:
             await delivery.nak()
+            return "released"
         except Rejected as why:
             log.error("message.rejected", **facts, error=str(why))
             await delivery.term()
-        except Transient as why:
-            delay_s = _delay_s(delivery) if why.delay_s is None else why.delay_s
+            return "rejected"
+        except (Transient, BusFull, EventBusUnavailable) as why:
+            delay_s = why.delay_s if isinstance(why, Transient) and why.delay_s is not None else _delay_s(delivery)
             log.warning("message.put_back", **facts, delay_s=delay_s, error=str(why))
             await delivery.nak(delay_s)
+            return "put_back"
         except Exception:
             log.exception("message.failed", **facts)
             await delivery.nak(_delay_s(delivery))
-        else:
-            failpoint("before", "ack")
-            await delivery.ack()
-            failpoint("after", "ack")
+            return "failed"
+        failpoint("before", "ack")
+        await delivery.ack()
+        failpoint("after", "ack")
     except EventBusUnavailable as error:
         # It will be delivered again; handling it twice changes nothing.
         log.warning("message.not_settled", **facts, error=str(error))
+        return "not_settled"
+    return "acknowledged"
 
 
 def _delay_s(delivery: Delivery) -> float:
     return float(min(LONGEST_DELAY_S, 2 ** min(delivery.deliveries - 1, 5)))
 
 
-@contextlib.asynccontextmanager
-async def _kept(delivery: Delivery, every_s: float) -> AsyncIterator[None]:
-    """Keep telling the server that the message is being worked on."""
-
-    async def tell() -> None:
-        while True:
-            await asyncio.sleep(every_s)
-            with contextlib.suppress(EventBusUnavailable):
-                await delivery.in_progress()
-
-    async with background(tell):
-        yield
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
-    """What `work` gives, or nothing once `stop` is set; what had arrived by then is not lost."""
-    working, stopping = asyncio.create_task(work), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait({working, stopping}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopping.cancel()
-        working.cancel()
-        await asyncio.gather(working, stopping, return_exceptions=True)
-    return None if working.cancelled() else working.result()
+async def _keep(delivery: Delivery) -> None:
+    """Tell the server that the message is being worked on."""
+    with contextlib.suppress(EventBusUnavailable):
+        await delivery.in_progress()

@@ -8,12 +8,14 @@ subprocess of its own (see `isolation`), knows nothing of jobs, messages or stor
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
 
+from converter.common import disk
 from converter.contracts.failures import FAILURES
 from converter.contracts.job import Options, Platform, Toolchain
 
@@ -72,6 +74,14 @@ class ConversionRefused(Exception):
         super().__init__(message)
         self.code, self.message = code, message
         self.node, self.op, self.evidence, self.hint = node, op, evidence, hint
+
+
+def exhausted(error: Exception) -> Literal["memory", "disk"] | None:
+    """What a library ran out of, told by the words of its `error`: its class may be any."""
+    text = str(error)
+    if "bad_alloc" in text or "Failed to allocate memory" in text:
+        return "memory"
+    return "disk" if any(os.strerror(number) in text for number in disk.FULL) else None
 
 
 class Progress(Protocol):

@@ -10,7 +10,9 @@ import signal
 from typing import Literal
 
 Moment = Literal["before", "after"]
-Place = Literal["pull", "state", "start", "fetch", "convert", "store", "publish", "announce", "ack", "create"]
+Place = Literal[
+    "pull", "state", "start", "reuse", "fetch", "convert", "store", "publish", "announce", "ack", "create", "remove"
+]
 _moment, _, _rest = os.environ.get("FAILPOINT", "").partition(":")
 _place, _, _signal = _rest.partition(":")
 

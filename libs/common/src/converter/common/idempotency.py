@@ -12,20 +12,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import structlog
 from msgspec import Struct
 
-from converter.common.background import background
-from converter.common.bus import Bus, EventBusUnavailable, WrongSequence
+from converter.common.background import Repeated
+from converter.common.bus import Bus, BusRefused, EventBusUnavailable, WrongSequence
+from converter.common.entries import entry_in
 from converter.common.eventlog import JobLog
 from converter.common.lifecycle import Deleted, State
-from converter.common.storage.unbroken import to_the_end
 from converter.common.topology import IDEMPOTENCY, bucket_key, bucket_stream
+from converter.common.unbroken import to_the_end
 from converter.common.users import client_token, supersede
 from converter.contracts.facts import JobCreated
 from converter.contracts.job import JobRecord, Timestamp, moment, timestamp
@@ -84,19 +85,17 @@ class Hold:
         """The job does not exist after all."""
         self._kept = False
 
-    async def renew(self, every_s: float) -> None:
+    async def renew(self) -> None:
         """Show that the body is still arriving."""
-        while True:
-            await asyncio.sleep(every_s)
-            with suppress(EventBusUnavailable, InProgress):  # `bind` will tell
-                await self._write()
+        with suppress(EventBusUnavailable, BusRefused, InProgress):  # `bind` will tell
+            await self._write()
 
     async def end(self) -> None:
         """Free the key unless it has been bound."""
         if not self._kept:
             try:
                 await self._bus.store(self._subject, b"", headers={"KV-Operation": "DEL"}, expected=self._sequence)
-            except (EventBusUnavailable, WrongSequence) as error:
+            except (EventBusUnavailable, BusRefused, WrongSequence) as error:
                 log.warning("idempotency.not_freed", error=str(error))  # it is free after the grace
 
     async def _write(self) -> None:
@@ -107,22 +106,17 @@ class Hold:
             except WrongSequence:
                 # It may have been ourselves: a write whose answer was lost.
                 self._sequence = await self._own_sequence()
-                with _refused_as_in_progress():
+                try:
                     self._sequence = await self._bus.store(self._subject, entry, expected=self._sequence)
+                except WrongSequence:
+                    raise InProgress from None
 
     async def _own_sequence(self) -> int:
         found = await self._bus.last(bucket_stream(IDEMPOTENCY), self._subject)
-        if not found or not found.data or msgspec.json.decode(found.data, type=_Entry).job_id != self._job_id:
+        entry = entry_in(found, _Entry)
+        if not found or not entry or entry.job_id != self._job_id:
             raise InProgress
         return found.sequence
-
-
-@contextmanager
-def _refused_as_in_progress() -> Iterator[None]:
-    try:
-        yield
-    except WrongSequence:
-        raise InProgress from None
 
 
 class IdempotencyKeys:
@@ -160,7 +154,7 @@ class IdempotencyKeys:
         hold = Hold(self._bus, subject, job_id, sequence)
         await hold.begin()
         try:
-            async with background(lambda: hold.renew(self._grace.total_seconds() / RENEWALS_PER_GRACE)):
+            async with Repeated(hold.renew, self._grace.total_seconds() / RENEWALS_PER_GRACE):
                 yield hold
         finally:
             await to_the_end(hold.end())
@@ -168,9 +162,9 @@ class IdempotencyKeys:
     async def _earlier(self, subject: str) -> tuple[Earlier | None, int]:
         """What the key stands for, and the sequence of its entry."""
         found = await self._bus.last(bucket_stream(IDEMPOTENCY), subject)
-        if found is None or not found.data:
+        entry = entry_in(found, _Entry)
+        if found is None or entry is None:
             return None, found.sequence if found else 0
-        entry = msgspec.json.decode(found.data, type=_Entry)
         fresh = datetime.now(UTC) - moment(entry.at) < self._grace
         if not entry.fingerprint:
             if fresh:

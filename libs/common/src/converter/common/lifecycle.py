@@ -144,6 +144,7 @@ def _(fact: StageCompleted, job: JobRecord) -> JobRecord:
         artifact=fact.artifact,
         report=fact.report,
         log=fact.log,
+        provenance=fact.provenance,
     )
     job = _with_stage(
         replace(job, toolchain=fact.toolchain, warnings=(*job.warnings, *fact.warnings)), fact.stage, done

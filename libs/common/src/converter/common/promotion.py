@@ -9,7 +9,7 @@ TooManyPromotions       as many as may be are on their way
 from __future__ import annotations
 
 from converter.common.lifecycle import pending
-from converter.contracts.facts import PromotionRequested
+from converter.contracts.facts import PromotionFailed, PromotionRequested
 from converter.contracts.job import JobRecord, JobStatus, Promotion, Stage, Timestamp
 
 PENDING_MAX = 16
@@ -69,4 +69,14 @@ def request_promotion(
         raise TooManyPromotions(PENDING_MAX)
     return PromotionRequested(
         at=now, promotion_id=promotion_id, source=source, target_object_key=key, deadline=deadline
+    )
+
+
+def out_of_time(promotion: Promotion, *, now: Timestamp) -> PromotionFailed:
+    """Closes a promotion that is past its deadline: nothing is uploaded for it from here on."""
+    return PromotionFailed(
+        at=now,
+        promotion_id=promotion.promotion_id,
+        code="file_gateway_unavailable",
+        message="The upload was not done by its deadline.",
     )

@@ -18,8 +18,10 @@ from urllib.parse import urlsplit
 import structlog
 import uvloop
 
-from converter.common import logs
+from converter.common import logs, tracing
+from converter.common.background import background
 from converter.common.environment import without_password
+from converter.common.metrics import watch_loop
 from converter.common.settings import ServiceSettings, SettingsError, load
 
 LISTEN_TIMEOUT_S = 5.0
@@ -48,7 +50,9 @@ def run(name: str, settings_type: type[S], main: Main[S]) -> NoReturn:
         logs.configure(name, "INFO")
         raise SystemExit(_refuse(error)) from None
     logs.configure(name, settings.log_level)
-    raise SystemExit(_serve(settings, main))
+    with tracing.exported(name, settings.otel_exporter_otlp_endpoint):
+        code = _serve(settings, main)
+    raise SystemExit(code)
 
 
 async def must_listen(what: str, url: str) -> None:
@@ -76,7 +80,8 @@ def _serve(settings: S, main: Main[S]) -> int:
     async def serve() -> None:
         stop = asyncio.Event()
         _stop_on_signals(stop)
-        await main(settings, stop)
+        async with background(watch_loop):
+            await main(settings, stop)
 
     log.info("service.starting", pid=os.getpid())
     try:

@@ -17,6 +17,7 @@ __all__ = [
     "CrossChecked",
     "FileAccessAgentSettings",
     "HttpUrl",
+    "MonitoringSettings",
     "NatsSettings",
     "OAuthClientSettings",
     "Port",
@@ -47,6 +48,24 @@ class ServiceSettings(Struct, frozen=True, kw_only=True):
     log_level: Annotated[
         Literal["DEBUG", "INFO", "WARNING", "ERROR"], Meta(description="the least important lines to log")
     ] = "INFO"
+    otel_exporter_otlp_endpoint: Annotated[
+        HttpUrl,
+        Meta(description="collector of traces, OTLP over HTTP; empty: none are made. Other OTEL_* variables hold too"),
+    ] = ""
+
+
+class MonitoringSettings(Struct, frozen=True, kw_only=True):
+    """Where a worker answers its monitoring system; the gateway does on its internal listener."""
+
+    metrics_port: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=65535,
+            description="port of /metrics, /health/live and /health/ready; 0: any, the log says which",
+        ),
+    ] = 0
+    metrics_host: Annotated[str, Meta(description="address on which METRICS_PORT listens")] = "127.0.0.1"
 
 
 class NatsSettings(Struct, frozen=True, kw_only=True):
@@ -120,6 +139,12 @@ class StageSettings(Struct, frozen=True, kw_only=True):
     ] = "reference"
     work_dir: Annotated[
         Path | None, Meta(description="where attempts keep their files; empty: the system's temporary directory")
+    ] = None
+    provenance_key_file: Annotated[
+        Path | None,
+        Meta(
+            description="the key that signs how artifacts were made, see docs/provenance.md; empty: nothing is signed"
+        ),
     ] = None
     kneron_python: Annotated[
         Path | None, Meta(description="the Python that has the vendor's toolchain, where the stage runs in its image")

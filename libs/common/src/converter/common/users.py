@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from urllib.parse import quote
 
@@ -15,12 +17,16 @@ import msgspec
 from msgspec import Struct
 
 from converter.common.bus import Bus, EventBusUnavailable, WrongSequence
+from converter.common.entries import entry_in
 from converter.common.eventlog import RETRY_PAUSE_S, SETTLE_TIMEOUT_S, JobLog
 from converter.common.lifecycle import State
 from converter.common.topology import ACTIVE_JOBS, JOBS_BY_USER, bucket_key, bucket_stream
 from converter.contracts.facts import JobDeleted
 from converter.contracts.job import JobRecord, Timestamp, moment, timestamp
 
+REMOVAL = {"KV-Operation": "DEL", "Nats-TTL": "60s"}
+"""Takes a key away; the mark that this leaves goes by itself."""
+ENTRIES_AT_ONCE = 256
 CLAIM_GRACE = timedelta(seconds=30)
 """A pointer older than this whose job was never created belongs to a gateway that died in between."""
 
@@ -70,6 +76,7 @@ class ActiveJobs:
 
         Raises:
             UserHasActiveJob: another job holds it.
+            BusRefused: it cannot be written.
             EventBusUnavailable: it could not be found out; the claim may stand, and heals after the grace.
         """
         subject = bucket_key(ACTIVE_JOBS, user_key(client_id, user_id))
@@ -92,9 +99,17 @@ class ActiveJobs:
             else:
                 return
 
+    async def forget(self, user: str, job_id: str) -> None:
+        """Take away the pointer of `user` (see `user_key`) if it is still to `job_id`, which is no job (any more)."""
+        subject = bucket_key(ACTIVE_JOBS, user)
+        pointer, sequence = await self._pointer(subject)
+        if pointer and pointer.job_id == job_id:
+            with suppress(WrongSequence):  # the user's next job has it
+                await self._bus.store(subject, b"", headers=REMOVAL, expected=sequence)
+
     async def _pointer(self, subject: str) -> tuple[_Pointer | None, int]:
         found = await self._bus.last(bucket_stream(ACTIVE_JOBS), subject)
-        return (msgspec.json.decode(found.data, type=_Pointer), found.sequence) if found else (None, 0)
+        return entry_in(found, _Pointer), found.sequence if found else 0
 
     async def _held_by(self, pointer: _Pointer) -> UserHasActiveJob | None:
         state = await self._log.read(pointer.job_id)
@@ -109,6 +124,13 @@ class ActiveJobs:
 def supersede(state: State) -> JobDeleted | None:
     """Decides for `JobLog.append` that a job which does not exist never will."""
     return JobDeleted(at=timestamp(), reason="superseded") if state is None else None
+
+
+class ListedJob(Struct, frozen=True):
+    """An entry of the index: a job of `user` (see `user_key`)."""
+
+    user: str
+    job_id: str
 
 
 class UserJobs:
@@ -126,3 +148,17 @@ class UserJobs:
         pattern = bucket_key(JOBS_BY_USER, f"{user_key(client_id, user_id)}.*")
         found = await self._bus.subjects(bucket_stream(JOBS_BY_USER), pattern)
         return sorted((subject.rpartition(".")[2] for subject in found), reverse=True)
+
+    async def every(self) -> AsyncIterator[ListedJob]:
+        """Every entry of every user, in the order in which they were made; the latest may still be missing."""
+        stream, pattern, sequence = bucket_stream(JOBS_BY_USER), bucket_key(JOBS_BY_USER, ">"), 0
+        while batch := await self._bus.batch_after(stream, pattern, sequence, count=ENTRIES_AT_ONCE):
+            sequence = batch[-1].sequence
+            for found in batch:
+                if "KV-Operation" not in found.headers:
+                    user, _, job_id = found.subject.removeprefix(bucket_key(JOBS_BY_USER, "")).rpartition(".")
+                    yield ListedJob(user, job_id)
+
+    async def forget(self, entry: ListedJob) -> None:
+        """Take an entry away."""
+        await self._bus.store(bucket_key(JOBS_BY_USER, f"{entry.user}.{entry.job_id}"), b"", headers=REMOVAL)

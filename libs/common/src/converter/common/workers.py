@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import socket
@@ -11,8 +10,9 @@ from collections.abc import AsyncIterator, Iterator
 import msgspec
 import structlog
 
-from converter.common.background import background
+from converter.common.background import Repeated
 from converter.common.bus import Bus, BusRefused, EventBusUnavailable
+from converter.common.entries import entry_in
 from converter.common.topology import WORKERS, bucket_key, bucket_stream
 from converter.contracts.job import timestamp
 from converter.contracts.live import WorkerStatus
@@ -31,7 +31,8 @@ class Presence:
 
     def __init__(self, bus: Bus, service: str, *, concurrency: int) -> None:
         self.worker = _unique_name(service)
-        self.jobs: set[str] = set()
+        self.jobs: list[str] = []
+        """Once for each piece of work: a promoter may have several of one job."""
         self._bus, self._service, self._concurrency = bus, service, concurrency
         self._since = timestamp()
         self._key = bucket_key(WORKERS, f"{service}.{self.worker}")
@@ -39,11 +40,11 @@ class Presence:
     @contextlib.contextmanager
     def working_on(self, job_id: str) -> Iterator[None]:
         """Show `job_id` among the worker's jobs while the context is open."""
-        self.jobs.add(job_id)
+        self.jobs.append(job_id)
         try:
             yield
         finally:
-            self.jobs.discard(job_id)
+            self.jobs.remove(job_id)
 
     @contextlib.asynccontextmanager
     async def shown(self, renew_s: float) -> AsyncIterator[None]:
@@ -53,20 +54,18 @@ class Presence:
             EventBusUnavailable: the first entry could not be made.
         """
 
-        async def keep_renewing() -> None:
-            while True:
-                await asyncio.sleep(renew_s)
-                try:
-                    await self._renew()
-                except (EventBusUnavailable, BusRefused) as error:
-                    log.warning("worker.presence_not_renewed", error=str(error))
+        async def renew() -> None:
+            try:
+                await self._renew()
+            except (EventBusUnavailable, BusRefused) as error:
+                log.warning("worker.presence_not_renewed", error=str(error))
 
         await self._renew()
         try:
-            async with background(keep_renewing):
+            async with Repeated(renew, renew_s):
                 yield
         finally:
-            with contextlib.suppress(EventBusUnavailable):
+            with contextlib.suppress(EventBusUnavailable, BusRefused):
                 await self._bus.store(self._key, b"", headers={"KV-Operation": "DEL"})
 
     async def _renew(self) -> None:
@@ -75,7 +74,7 @@ class Presence:
             service=self._service,
             since=self._since,
             concurrency=self._concurrency,
-            jobs=tuple(sorted(self.jobs)),
+            jobs=tuple(sorted(set(self.jobs))),
         )
         await self._bus.store(self._key, msgspec.json.encode(status))
 
@@ -93,12 +92,10 @@ async def is_alive(bus: Bus, worker: str) -> bool:
 
 async def alive(bus: Bus) -> list[WorkerStatus]:
     """Every worker that has renewed its entry lately."""
-    entries: list[WorkerStatus] = []
-    for subject in await bus.subjects(bucket_stream(WORKERS), bucket_key(WORKERS, ">")):
-        found = await bus.last(bucket_stream(WORKERS), subject)
-        if found and found.data:
-            entries.append(msgspec.json.decode(found.data, type=WorkerStatus))
-    return entries
+    stream = bucket_stream(WORKERS)
+    subjects = await bus.subjects(stream, bucket_key(WORKERS, ">"))
+    entries = [entry_in(await bus.last(stream, subject), WorkerStatus) for subject in subjects]
+    return [entry for entry in entries if entry]
 
 
 def _unique_name(service: str) -> str:

@@ -22,14 +22,13 @@ from converter.common.isolation.outcomes import (
     Crashed,
     Failed,
     Limits,
-    Obtained,
     Outcome,
     OutOfMemory,
     Refused,
-    Run,
     TimedOut,
     failure,
 )
+from converter.contracts.report.stage import Obtained, Run
 
 __all__ = [
     "Cancelled",

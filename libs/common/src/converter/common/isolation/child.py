@@ -12,7 +12,7 @@ import threading
 from functools import partial
 from typing import NoReturn
 
-from converter.common.conversion import ConversionRefused, Converter
+from converter.common.conversion import ConversionRefused, Converter, exhausted
 from converter.common.isolation import confine
 from converter.common.isolation.messages import (
     Advanced,
@@ -81,18 +81,18 @@ def _convert(start: Start, speak: _Speech) -> None:
         # A comparison with NaN is false, which makes it 0.
         speak(Advanced(min(fraction, 1.0) if fraction > 0 else 0.0, _text(activity)))
 
-    exhausted = False
+    out_of_memory = False
     try:
         conversion = _converter(start.converter)(start.task, progress)
         speak(Finished(conversion))
     except ConversionRefused as refused:
         speak(_declined(refused))
     except MemoryError:
-        exhausted = True  # and said below, where the traceback no longer holds on to what filled the memory
+        out_of_memory = True  # and said below, where the traceback no longer holds on to what filled the memory
     except Exception as error:  # noqa: BLE001 - whatever it is, it is this conversion that failed
         _log_exception()
         speak(_unexpected(error))
-    if exhausted:
+    if out_of_memory:
         speak(Exhausted("MemoryError"))
 
 
@@ -114,9 +114,13 @@ def _declined(refused: ConversionRefused) -> Declined:
 def _unexpected(error: Exception) -> Declined | Exhausted:
     first_line = str(error).strip().partition("\n")[0]
     evidence = _text(f"{type(error).__name__}: {first_line}")[:EVIDENCE_CHARACTERS]
-    # ONNX Runtime turns a refused allocation into an error of its own, with one of these in it.
-    if "bad_alloc" in evidence or "Failed to allocate memory" in evidence:
+    lacking = exhausted(error)
+    if lacking == "memory":
         return Exhausted(evidence)
+    if lacking == "disk":
+        return Declined(
+            code="stage_out_of_disk", message="The conversion ran out of room for its files.", evidence=evidence
+        )
     return Declined(
         code="conversion_failed", message="The converter stopped at an error that it did not expect.", evidence=evidence
     )

@@ -14,7 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from converter.common.isolation import landlock, seccomp
-from converter.common.isolation.outcomes import MIB, Confinement, Limits, Obtained
+from converter.common.isolation.outcomes import MIB, Confinement, Limits
+from converter.contracts.report.stage import Obtained
 
 ADDRESS_SPACE_HEADROOM = 2 << 30
 """Mapped and never touched: libraries, thread stacks, allocator arenas. Resident memory is what the warden watches."""
@@ -32,7 +33,7 @@ _SYSTEM_READABLE = (
     "/dev/random",
     "/dev/urandom",
 )
-ENVIRONMENT_KEPT = ("PATH", "LD_LIBRARY_PATH")
+ENVIRONMENT_KEPT = ("PATH", "LD_LIBRARY_PATH", "ORT_DISABLE_TELEMETRY")
 _SET_DEATH_SIGNAL, _SET_NAME, _SET_SUBREAPER, _SET_NO_NEW_PRIVS = 1, 15, 36, 38  # prctl
 _CAPSET = {"x86_64": 126, "aarch64": 91}
 _CAPABILITY_VERSION_3 = 0x20080522

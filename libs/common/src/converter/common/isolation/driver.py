@@ -13,10 +13,11 @@ from msgspec import MsgspecError
 
 from converter.common.conversion import ConversionTask, Progress
 from converter.common.isolation.messages import Advanced, Confined, Ended, Word, decode_word
-from converter.common.isolation.outcomes import Cancelled, Confinement, Limits, Outcome, Run
+from converter.common.isolation.outcomes import Cancelled, Confinement, Limits, Outcome
 from converter.common.isolation.stage_log import CHUNK_BYTES, StageLog
 from converter.common.isolation.verdict import Heard, outcome
 from converter.common.isolation.warden_process import OBEY_S, ConvertersUnavailable, Underway, WardenProcess
+from converter.contracts.report.stage import Run
 
 __all__ = ["ConvertersUnavailable", "Isolation"]
 

@@ -12,7 +12,8 @@ import msgspec
 from msgspec import Struct
 
 from converter.common.conversion import Conversion, ConversionTask
-from converter.common.isolation.outcomes import Confinement, Limits, Obtained
+from converter.common.isolation.outcomes import Confinement, Limits
+from converter.contracts.report.stage import Obtained
 
 MESSAGE_BYTES = 1 << 17
 """Of an order or a notice; a task is far smaller, for a job's whole record is."""

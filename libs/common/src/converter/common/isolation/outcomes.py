@@ -10,6 +10,7 @@ from msgspec import Struct
 from converter.common.conversion import Conversion
 from converter.contracts.failures import job_error
 from converter.contracts.job import JobError, Stage
+from converter.contracts.report.stage import Run
 
 MIB = 1 << 20
 
@@ -42,28 +43,6 @@ class Confinement(Struct, frozen=True, kw_only=True):
     """Whether local sockets may be opened, as the client of a container engine must. TCP stays with Landlock."""
     environment: dict[str, str] = {}
     """Variables that the converter's process has besides the few that every one has."""
-
-
-class Obtained(Struct, frozen=True, kw_only=True):
-    """What the kernel really granted. The process group, the limits and the clean environment are never missing."""
-
-    landlock_abi: int
-    """0: this kernel has no Landlock, so files are protected by their permissions alone."""
-    tcp_denied: bool
-    signals_scoped: bool
-    """Whether signals to processes outside are denied by Landlock."""
-    seccomp: bool
-    capabilities_dropped: bool
-    uid: int
-
-
-class Run(Struct, frozen=True, kw_only=True):
-    """What was measured, however it ended."""
-
-    duration_s: float = 0.0
-    peak_memory_bytes: int = 0
-    isolation: Obtained | None = None
-    """None if the process ended before it could say."""
 
 
 class Converted(Struct, frozen=True):

@@ -16,14 +16,13 @@ from converter.common.isolation.outcomes import (
     Converted,
     Crashed,
     Limits,
-    Obtained,
     Outcome,
     OutOfMemory,
     Refused,
-    Run,
     TimedOut,
 )
 from converter.contracts.failures import FAILURES
+from converter.contracts.report.stage import Obtained, Run
 
 
 class Heard(Struct):

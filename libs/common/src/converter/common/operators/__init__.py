@@ -10,30 +10,15 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import resources
-from typing import Any, Literal
 
-from msgspec import Struct, to_builtins
+from msgspec import Struct
 
 from converter.contracts.job import Platform
-
-Verdict = Literal["npu", "npu-conditional", "cpu-or-rewritten", "unknown"]
+from converter.contracts.report.onnx import OperatorTable, OperatorVerdict
 
 _TABLE = "kneron.toml"
-_BY_WEIGHT: tuple[Verdict, ...] = ("cpu-or-rewritten", "unknown", "npu-conditional", "npu")
+_BY_WEIGHT = ("cpu-or-rewritten", "unknown", "npu-conditional", "npu")
 _MOST_NAMED = 12
-
-
-class OperatorVerdict(Struct, frozen=True, kw_only=True):
-    """What becomes of the `count` nodes of the operator `op` on the chip, and why that is said.
-
-    `npu-conditional`: only where the nodes meet `reason`, which is not checked. `cpu-or-rewritten`: a node may yet be
-    folded, fused or put into other operators by the compiler. `unknown`: the vendor's table does not list it.
-    """
-
-    op: str
-    count: int
-    verdict: Verdict
-    reason: str
 
 
 class _Table(Struct, frozen=True):
@@ -77,15 +62,12 @@ def headline(found: Sequence[OperatorVerdict], platform: Platform) -> str | None
     )
 
 
-def report(operators: Mapping[str, int], platform: Platform) -> dict[str, Any]:
+def report(operators: Mapping[str, int], platform: Platform) -> OperatorTable:
     """The operator table as reports and answers state it: headline, source, and one row for each operator."""
     found = verdicts(operators, platform)
-    return {
-        "platform": platform,
-        "headline": headline(found, platform),
-        "operators": [to_builtins(each) for each in found],
-        "source": dict(_table().source),
-    }
+    return OperatorTable(
+        platform=platform, headline=headline(found, platform), operators=found, source=dict(_table().source)
+    )
 
 
 @cache

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 import structlog
+from msgspec.structs import replace
 
-from converter.common.background import background
-from converter.common.bus import Bus, BusRefused, EventBusUnavailable
+from converter.common.bus import Bus
 from converter.common.conversion import ConversionTask
-from converter.common.eventlog import JobLog
 from converter.common.failpoint import failpoint
-from converter.common.isolation import Cancelled, Converted, Isolation, Limits, failure
+from converter.common.isolation import Cancelled, Converted, Isolation, Limits, Outcome, failure
+from converter.common.provenance import MEDIA_TYPE, SUFFIX, SigningKey
+from converter.common.provenance.statement import bundle, invocation_id, statement
 from converter.common.settings import StageSettings
+from converter.common.stage.cache import TEXT, Reused, StageCache
 from converter.common.stage.live import Live
-from converter.common.stage.policy import StageSpec, holds
+from converter.common.stage.policy import StageConverter, StageSpec
+from converter.common.stage.watch import Watch
 from converter.common.stage.workdirs import Workdirs
 from converter.common.storage import ArtifactCorrupt, ArtifactStore
-from converter.contracts import subjects
 from converter.contracts.facts import StageCompleted, StageFailed
 from converter.contracts.failures import job_error
 from converter.contracts.job import Artifact, JobError, JobRecord, StoredObject, timestamp
@@ -30,7 +30,6 @@ from converter.contracts.job import Artifact, JobError, JobRecord, StoredObject,
 log = structlog.get_logger()
 
 JSON = "application/json"
-TEXT = "text/plain; charset=utf-8"
 
 
 class Interrupted(Exception):
@@ -43,32 +42,45 @@ class Bench:
 
     spec: StageSpec
     bus: Bus
-    """For live messages, and the hint that a job is cancelled."""
-    job_log: JobLog
-    """Tells whether an attempt still holds its stage."""
+    """For live messages, and to learn which workers live."""
+    watch: Watch
     store: ArtifactStore
+    cache: StageCache
+    signing_key: SigningKey | None
+    """Signs how an artifact was made; without one nothing is stated."""
     isolation: Isolation
     workdirs: Workdirs
     settings: StageSettings
-    draining: asyncio.Event
-    """Set when the worker shall stop."""
-    look_s: float
-    """How often a running attempt looks whether it still holds its stage."""
+
+    @property
+    def converter(self) -> StageConverter:
+        """How the stage is done here."""
+        return self.spec.converters[self.settings.toolchain]
 
     async def attempt(self, job: JobRecord, attempt: int, worker: str) -> StageCompleted | StageFailed:
         """Convert, and store the artifact, the report and the log under the attempt's own key.
 
+        What an equal job has made is copied instead.
+
         Raises:
             Interrupted: nothing came of it.
             StorageUnavailable: inputs or artifacts could not be moved.
+            OSError: the work directory does not take what an attempt begins with.
         """
-        prefix = f"jobs/{job.job_id}/{self.spec.stage}/{attempt}"
-        live = Live(self.bus, self.spec.stage, job.job_id, attempt)
         async with (
-            live.told(),
-            self._interrupt(job.job_id, attempt, worker) as interrupted,
-            self.workdirs.one() as workdir,
+            Live(self.bus, self.spec.stage, job.job_id, attempt) as live,
+            self.watch.over(job.job_id, attempt, worker) as interrupted,
         ):
+            return await self.work(job, attempt, worker, live, interrupted)
+
+    async def work(
+        self, job: JobRecord, attempt: int, worker: str, live: Live, interrupted: asyncio.Event
+    ) -> StageCompleted | StageFailed:
+        """What an attempt does while it is told of and watched."""
+        prefix = f"jobs/{job.job_id}/{self.spec.stage}/{attempt}"
+        async with self.workdirs.one() as workdir:
+            if reused := await self._reused(job, attempt, worker, prefix, live):
+                return reused
             live.progress(0.0, "fetching the inputs")
             failpoint("before", "fetch")
             try:
@@ -76,26 +88,7 @@ class Bench:
             except ArtifactCorrupt as corrupt:
                 return self._failed(attempt, job_error("artifact_corrupt", str(corrupt), stage=self.spec.stage))
             failpoint("after", "fetch")
-            task = ConversionTask(
-                workdir=workdir,
-                inputs=inputs,
-                filename=job.request.model.filename,
-                platform=job.request.platform,
-                model_id=job.request.model_id,
-                version=job.request.version,
-                options=job.request.options,
-                made_by=job.toolchain,
-            )
-            failpoint("before", "convert")
-            outcome = await self.isolation.run(
-                self.spec.converters[self.settings.toolchain],
-                task,
-                Limits(timeout_s=self.settings.stage_timeout_s, memory_mb=self.settings.stage_memory_mb),
-                on_progress=live.progress,
-                on_log_line=live.line,
-                cancel=interrupted,
-            )
-            failpoint("after", "convert")
+            outcome = await self._converted(job, inputs, workdir, live, interrupted)
             if isinstance(outcome, Cancelled):
                 raise Interrupted
             failpoint("before", "store")
@@ -104,8 +97,22 @@ class Bench:
                 return self._failed(attempt, failure(outcome, self.spec.stage), stored_log)
             live.progress(1.0, "storing the artifact")
             completed = await self._completed(outcome, attempt, worker, prefix, stored_log)
+            completed = await self._stated(job, completed, prefix)
             failpoint("after", "store")
             return completed
+
+    async def _reused(
+        self, job: JobRecord, attempt: int, worker: str, prefix: str, live: Live
+    ) -> StageCompleted | None:
+        """What an equal job has made, as this attempt's own."""
+        failpoint("before", "reuse")
+        hit = await self.cache.reuse(job, attempt, worker, f"{prefix}/reused-")
+        if hit is None:
+            return None
+        completed, reused = hit
+        live.line(f"nothing is converted: job {reused.job_id} had made the same")
+        failpoint("after", "reuse")
+        return await self._stated(job, completed, prefix, reused)
 
     async def _fetch(self, job: JobRecord, workdir: Path) -> dict[str, Path]:
         inputs: dict[str, Path] = {}
@@ -113,6 +120,32 @@ class Bench:
             inputs[role] = workdir / f"{role}{Path(stored.object_key).suffix}"
             await self.store.fetch(stored, inputs[role])
         return inputs
+
+    async def _converted(
+        self, job: JobRecord, inputs: dict[str, Path], workdir: Path, live: Live, interrupted: asyncio.Event
+    ) -> Outcome:
+        """How the converter's run ended."""
+        task = ConversionTask(
+            workdir=workdir,
+            inputs=inputs,
+            filename=job.request.model.filename,
+            platform=job.request.platform,
+            model_id=job.request.model_id,
+            version=job.request.version,
+            options=self.converter.given(job.request.options),
+            made_by=job.toolchain,
+        )
+        failpoint("before", "convert")
+        outcome = await self.isolation.run(
+            self.converter.function,
+            task,
+            Limits(timeout_s=self.settings.stage_timeout_s, memory_mb=self.settings.stage_memory_mb),
+            on_progress=live.progress,
+            on_log_line=live.line,
+            cancel=interrupted,
+        )
+        failpoint("after", "convert")
+        return outcome
 
     async def _completed(
         self, outcome: Converted, attempt: int, worker: str, prefix: str, stored_log: StoredObject | None
@@ -140,6 +173,36 @@ class Bench:
             warnings=made.warnings,
         )
 
+    async def _stated(
+        self, job: JobRecord, completed: StageCompleted, prefix: str, reused: Reused | None = None
+    ) -> StageCompleted:
+        """`completed` with its signed statement, where there is a key to sign it with."""
+        if self.signing_key is None:
+            return completed
+        given = self.converter.given(job.request.options)
+        stated = statement(
+            job.job_id,
+            job.request,
+            completed,
+            parameters={name: getattr(given, name) for name in (*self.converter.options, "quantization")},
+            inputs=self.spec.objects(job),
+            started_at=job.stages[self.spec.stage].started_at or completed.at,
+            reused_from=invocation_id(reused.job_id, reused.fact) if reused else None,
+        )
+        signed = bundle(stated, self.signing_key)
+        stored = await self.store.put(f"{prefix}/provenance", signed, media_type=MEDIA_TYPE)
+        return replace(
+            completed,
+            provenance=Artifact(
+                object_key=stored.object_key,
+                size_bytes=stored.size_bytes,
+                sha256=stored.sha256,
+                filename=completed.artifact.filename + SUFFIX,
+                media_type=MEDIA_TYPE,
+                created_at=completed.at,
+            ),
+        )
+
     async def _store_log(self, prefix: str, workdir: Path) -> StoredObject | None:
         path = workdir / "stage.log"
         if not path.exists():
@@ -148,28 +211,3 @@ class Bench:
 
     def _failed(self, attempt: int, error: JobError, stored_log: StoredObject | None = None) -> StageFailed:
         return StageFailed(at=timestamp(), stage=self.spec.stage, attempt=attempt, error=error, log=stored_log)
-
-    @contextlib.asynccontextmanager
-    async def _interrupt(self, job_id: str, attempt: int, worker: str) -> AsyncIterator[asyncio.Event]:
-        """An event that is set when the worker drains or the attempt no longer holds its stage."""
-        interrupted = asyncio.Event()
-
-        async def look() -> None:
-            with contextlib.suppress(EventBusUnavailable, BusRefused):
-                if not holds(await self.job_log.read(job_id), self.spec.stage, attempt, worker):
-                    interrupted.set()
-
-        async def heard(_subject: str, _payload: bytes) -> None:
-            await look()
-
-        async def keep_looking() -> None:
-            while True:
-                await asyncio.sleep(self.look_s)
-                await look()
-
-        async def drain() -> None:
-            await self.draining.wait()
-            interrupted.set()
-
-        async with self.bus.hear(subjects.cancel(job_id), heard), background(keep_looking, drain):
-            yield interrupted

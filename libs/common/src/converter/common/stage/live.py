@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from typing import Self
 
 import msgspec
 
-from converter.common.background import background
+from converter.common.background import Repeated
 from converter.common.bus import Bus, EventBusUnavailable
 from converter.contracts import subjects
 from converter.contracts.job import Stage, timestamp
@@ -20,7 +19,7 @@ LINES_AT_ONCE = 200
 
 
 class Live:
-    """One attempt's progress and log, published in the background.
+    """One attempt's progress and log, published while the context is open, and what is left at its end.
 
     What comes faster than it can be told is left out: of progress all but the last, of log lines the oldest. The
     whole log is kept as an object.
@@ -30,6 +29,7 @@ class Live:
         self._bus, self._stage, self._job_id, self._attempt = bus, stage, job_id, attempt
         self._progress: ProgressReported | None = None
         self._lines: deque[str] = deque(maxlen=LINES_AT_ONCE)
+        self._telling = Repeated(self._tell, EVERY_S)
 
     def progress(self, fraction: float, activity: str) -> None:
         """Say how far it is, 0 to 1, and what is being done."""
@@ -45,20 +45,13 @@ class Live:
         """Add a log line."""
         self._lines.append(text)
 
-    @contextlib.asynccontextmanager
-    async def told(self) -> AsyncIterator[None]:
-        """Publish while the context is open, and what is left at its end."""
+    async def __aenter__(self) -> Self:
+        await self._telling.__aenter__()
+        return self
 
-        async def keep_telling() -> None:
-            while True:
-                await self._tell()
-                await asyncio.sleep(EVERY_S)
-
-        try:
-            async with background(keep_telling):
-                yield
-        finally:
-            await self._tell()
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self._telling.__aexit__(*exc_info)
+        await self._tell()
 
     async def _tell(self) -> None:
         with contextlib.suppress(EventBusUnavailable):

@@ -10,7 +10,28 @@ from converter.common.isolation import Confinement
 from converter.common.lifecycle import State
 from converter.common.settings import StageSettings
 from converter.contracts.facts import JobCompleted, JobFailed
-from converter.contracts.job import JobRecord, JobStatus, Stage, StoredObject, timestamp
+from converter.contracts.job import JobRecord, JobStatus, Options, Stage, StoredObject, Toolchain, timestamp
+
+
+class StageConverter(Struct, frozen=True, kw_only=True):
+    """One toolchain's way to do a stage. It is given the options that are named here, and no others."""
+
+    function: str
+    """Where it is, `package.module:function`."""
+    options: tuple[str, ...] = ()
+    """The fields of `Options` that it is given."""
+    keywords: tuple[str, ...] = ()
+    """The quantisation keywords that it is given."""
+    identity: Callable[[StageSettings], Toolchain | None] = lambda _: None
+    """Which toolchain would convert, told without asking it; `None` where that cannot be told."""
+    confinement: Callable[[StageSettings], Confinement | None] = lambda _: None
+    """What it may reach, where that is more than `Confinement()`."""
+
+    def given(self, options: Options) -> Options:
+        """`options`, with the default for whatever the converter is not given."""
+        kept = {name: getattr(options, name) for name in self.options}
+        asked = {name: value for name, value in options.quantization.items() if name in self.keywords}
+        return Options(**kept, quantization=asked)
 
 
 class StageSpec(Struct, frozen=True, kw_only=True):
@@ -19,10 +40,8 @@ class StageSpec(Struct, frozen=True, kw_only=True):
     stage: Stage
     inputs: tuple[str, ...]
     """What its converter is given: `model`, `ref_images` (where there are any), or an earlier stage's name."""
-    converters: dict[str, str]
-    """By toolchain: where its converter is, `package.module:function`."""
-    confinements: dict[str, Callable[[StageSettings], Confinement]] = {}
-    """By toolchain: what its converters may reach, where that is more than `Confinement()`."""
+    converters: dict[str, StageConverter]
+    """By toolchain."""
 
     def objects(self, job: JobRecord) -> dict[str, StoredObject]:
         """The stored inputs of `job` by role."""
@@ -39,7 +58,9 @@ class Settled(Struct, frozen=True):
 
 
 class Announce(Struct, frozen=True):
-    """The job has ended, and the event that tells so is missing."""
+    """The job has ended, and `fact`, which tells so, is missing."""
+
+    fact: JobCompleted | JobFailed
 
 
 class Held(Struct, frozen=True):
@@ -69,7 +90,8 @@ def plan(state: State, stage: Stage, *, max_attempts: int, gone: frozenset[str] 
     if not isinstance(state, JobRecord):
         return Settled()
     if not state.active:
-        return Settled() if state.announced else Announce()
+        missing = _announcement(state)
+        return Announce(missing) if missing else Settled()
     if state.stage is not stage:
         return Settled()
     here = state.stages[stage]
@@ -80,20 +102,23 @@ def plan(state: State, stage: Stage, *, max_attempts: int, gone: frozenset[str] 
     return Work(here.attempt + 1)
 
 
-def announcement(state: State) -> JobCompleted | JobFailed | None:
-    """The event that tells of the job's end, if it is missing."""
-    if not isinstance(state, JobRecord) or state.announced:
+def _announcement(job: JobRecord) -> JobCompleted | JobFailed | None:
+    """The fact that tells of the job's end, if it is missing."""
+    if job.announced:
         return None
-    if state.status is JobStatus.COMPLETED:
+    if job.status is JobStatus.COMPLETED:
         return JobCompleted(at=timestamp())
-    if state.status is JobStatus.FAILED and state.error:
-        return JobFailed(at=timestamp(), error=state.error)
-    return None
+    return JobFailed(at=timestamp(), error=job.error) if job.error else None
+
+
+def waits_for(state: State, stage: Stage) -> bool:
+    """Whether the job is active and at `stage`, queued or running."""
+    return isinstance(state, JobRecord) and state.active and state.stage is stage
 
 
 def holds(state: State, stage: Stage, attempt: int, worker: str) -> bool:
     """Whether `worker` still holds this attempt."""
-    if not isinstance(state, JobRecord) or not state.active or state.stage is not stage:
+    if not isinstance(state, JobRecord) or not waits_for(state, stage):
         return False
     here = state.stages[stage]
     return here.worker == worker and here.attempt == attempt

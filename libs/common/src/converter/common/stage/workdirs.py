@@ -1,4 +1,4 @@
-"""Directories for attempts. Those of a worker that was killed are removed by the next one on the machine."""
+"""Directories for attempts. Those of a worker that was killed are removed by any other worker on the machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import shutil
 import tempfile
 import time
 from collections.abc import AsyncIterator
+from functools import partial
 from pathlib import Path
+
+from converter.common.background import Repeated
 
 PREFIX = "converter-"
 SETTLED_S = 60.0
@@ -42,7 +45,9 @@ async def workdirs(parent: Path | None) -> AsyncIterator[Workdirs]:
     with (home / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         try:
-            yield Workdirs(home)
+            # Again and again: what a killed worker left is too young to be removed when its successor starts.
+            async with Repeated(partial(asyncio.to_thread, _remove_abandoned, below), SETTLED_S):
+                yield Workdirs(home)
         finally:
             await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
 

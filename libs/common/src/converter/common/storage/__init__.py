@@ -25,13 +25,15 @@ from converter.common.storage.port import (
     OpenUpload,
     RangeNotSatisfiable,
     StorageError,
+    StorageFull,
     StorageUnavailable,
 )
 from converter.common.storage.s3 import S3Backend
 from converter.common.storage.s3_transport import Timeouts, connect
-from converter.common.storage.store import ArtifactStore, Writer
+from converter.common.storage.store import Apart, ArtifactStore, Writer
 
 __all__ = [
+    "Apart",
     "ArtifactCorrupt",
     "ArtifactStore",
     "BucketMissing",
@@ -44,6 +46,7 @@ __all__ = [
     "OpenUpload",
     "RangeNotSatisfiable",
     "StorageError",
+    "StorageFull",
     "StorageUnavailable",
     "Timeouts",
     "Writer",

@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO, ParamSpec, TypeVar
 
+from converter.common.disk import is_full
 from converter.common.storage.port import (
     BucketMissing,
     ByteRange,
@@ -26,9 +27,10 @@ from converter.common.storage.port import (
     ObjectNotFound,
     OpenUpload,
     RangeNotSatisfiable,
+    StorageFull,
     StorageUnavailable,
 )
-from converter.common.storage.unbroken import to_the_end
+from converter.common.unbroken import to_the_end
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -50,7 +52,7 @@ class Directory:
         A thread cannot be stopped, and must not go on with a file that is closed meanwhile.
 
         Raises:
-            StorageUnavailable: an OSError, or BucketMissing when the directory is gone.
+            StorageUnavailable: an OSError; BucketMissing when the directory is gone, StorageFull without room.
         """
 
         def guarded() -> T:
@@ -59,7 +61,8 @@ class Directory:
             except OSError as fault:
                 if not self.root.is_dir():
                     raise BucketMissing(str(self.root), "the directory does not exist") from fault
-                raise StorageUnavailable(str(self.root), f"{type(fault).__name__}: {fault.strerror}") from fault
+                kind = StorageFull if is_full(fault) else StorageUnavailable
+                raise kind(str(self.root), f"{type(fault).__name__}: {fault.strerror}") from fault
 
         return await to_the_end(asyncio.to_thread(guarded))
 
@@ -221,11 +224,17 @@ class LocalBackend:
         await self._directory.run(self._delete, keys)
 
     def _delete(self, keys: Sequence[str]) -> None:
+        refused: OSError | None = None
         for key in keys:
             path = self._directory.object(key)
             if path.is_file():
-                path.unlink(missing_ok=True)
+                try:
+                    path.unlink(missing_ok=True)
+                except OSError as fault:  # the others can go all the same
+                    refused = fault
                 self._directory.prune(path.parent)
+        if refused:
+            raise refused
 
     async def copy(self, source: str, target: str, media_type: str) -> None:  # noqa: ARG002 - not kept
         """Link the same bytes to a second key."""
@@ -237,21 +246,28 @@ class LocalBackend:
         self._directory.sync(target)
 
     async def list(self, prefix: str) -> AsyncIterator[ObjectInfo]:
-        """Every object below `prefix`."""
-        for info in await self._directory.run(self._listed, prefix):
-            yield info
+        """Every object below `prefix`, a directory at a time."""
+        waiting = [prefix]
+        while waiting:
+            directory = waiting.pop()
+            infos, folders = await self._directory.run(self._scanned, directory)
+            for info in infos:
+                yield info
+            waiting += [f"{directory}{folder}/" for folder in folders]
 
-    def _listed(self, prefix: str) -> Sequence[ObjectInfo]:
-        root = self._directory.root
-        root.stat()
-        found = []
-        for path, directories, files in os.walk(root / prefix):
-            if Path(path) == root:
-                directories[:] = [name for name in directories if name != UPLOADS]
-            for name in files:
-                with suppress(ObjectNotFound):  # deleted meanwhile
-                    found.append(self._info(str((Path(path) / name).relative_to(root))))
-        return found
+    def _scanned(self, prefix: str) -> tuple[Sequence[ObjectInfo], Sequence[str]]:
+        """The objects and the directories that lie right in `prefix`."""
+        infos: list[ObjectInfo] = []
+        folders: list[str] = []
+        self._directory.root.stat()
+        with suppress(FileNotFoundError, NotADirectoryError), os.scandir(self._directory.root / prefix) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.name)
+                else:
+                    with suppress(ObjectNotFound):  # deleted meanwhile
+                        infos.append(self._info(f"{prefix}{entry.name}"))
+        return infos, [folder for folder in folders if prefix or folder != UPLOADS]
 
     async def open_uploads(self, prefix: str) -> AsyncIterator[OpenUpload]:
         """Every file in `.uploads/` whose key begins with `prefix`."""

@@ -2,7 +2,8 @@
 
 StorageError
 ├── StorageUnavailable(address, why)      no answer, a time-out, a server's error, a refusal of ours
-│   └── BucketMissing                     the server answers, the bucket (or directory) is not there
+│   ├── BucketMissing                     the server answers, the bucket (or directory) is not there
+│   └── StorageFull                       there is no room for the object
 ├── ObjectNotFound(key)
 ├── ObjectExists(key)                     objects are written once
 ├── RangeNotSatisfiable(key, byte_range)
@@ -44,6 +45,10 @@ class StorageUnavailable(StorageError):
 
 class BucketMissing(StorageUnavailable):
     """The store answers, but the bucket or directory that should hold the objects does not exist."""
+
+
+class StorageFull(StorageUnavailable):
+    """The store answers, but has no room."""
 
 
 class ObjectNotFound(StorageError):

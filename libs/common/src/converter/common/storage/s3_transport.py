@@ -1,33 +1,54 @@
 """Signed requests to an S3 server, and what their failures mean. The only module that knows the client library.
 
-miniopy-async builds addresses and signs (AWS Signature Version 4). Of its client we use one method, `_execute`, which
-is private, so the version is pinned. Its own upload, download, session and retry code stays out: it publishes truncated
-objects, takes an error under status 200 for success, drops unread answers, and lets ten open downloads block the rest.
+miniopy-async builds addresses and signs (AWS Signature Version 4). Of its client we use `_execute` and replace part of
+`_build_headers`; both are private, so the version is pinned. Its own upload, download, session and retry code stays
+out: it publishes truncated objects, takes an error under status 200 for success, drops unread answers, and lets ten
+open downloads block the rest.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from io import BytesIO
+from datetime import datetime
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 from xml.etree import ElementTree as ET
 
 import aiohttp
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.typedefs import LooseHeaders
 from miniopy_async.api import Minio
+from miniopy_async.credentials.credentials import Credentials
 from miniopy_async.error import InvalidResponseError, MinioException, S3Error, ServerError
 from msgspec import Struct
 
-from converter.common.storage.port import BucketMissing, ObjectExists, ObjectNotFound, StorageError, StorageUnavailable
+from converter.common.storage.port import (
+    BucketMissing,
+    ObjectExists,
+    ObjectNotFound,
+    StorageError,
+    StorageFull,
+    StorageUnavailable,
+)
 
 T = TypeVar("T")
 
 REGION = "us-east-1"
 """What MinIO and SeaweedFS take unless told otherwise; an address of AWS names its own and wins."""
-TRY_AGAIN = frozenset({"SlowDown", "RequestTimeout", "OperationAborted", "ConditionalRequestConflict"})
-"""Refusals below status 500 after which AWS asks for a repetition."""
+TRY_AGAIN = frozenset(
+    {
+        *("SlowDown", "RequestTimeout", "OperationAborted", "ConditionalRequestConflict"),  # AWS asks for a repetition
+        *("BadDigest", "XAmzContentSHA256Mismatch"),  # the body was damaged on its way
+    }
+)
+"""Refusals below status 500 after which a repetition may help."""
+NO_ROOM = frozenset({"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"})
+"""MinIO's disks and the quota of its bucket; Ceph's quota."""
+_SLICE_BYTES = 256 << 10
+_SHA256_OF_NOTHING = hashlib.sha256().hexdigest()
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
@@ -75,7 +96,7 @@ class Transport:
         method: str,
         key: str | None = None,
         *,
-        body: bytes | None = None,
+        body: bytes | bytearray | None = None,
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
     ) -> Answer:
@@ -120,8 +141,9 @@ class Transport:
     async def chunks(self, response: aiohttp.ClientResponse) -> AsyncGenerator[bytes, None]:
         """The body as it arrives; raises StorageUnavailable when it stalls or ends before its Content-Length."""
         try:
-            # iter_any gives what has arrived; any fixed size would copy every byte once more.
-            async for chunk in response.content.iter_any():
+            # iter_chunks gives what has arrived, read by read; everything else joins or cuts, and so copies every byte
+            # once more.
+            async for chunk, _ in response.content.iter_chunks():
                 yield chunk
         except (aiohttp.ClientError, OSError) as fault:
             raise self._unavailable(fault) from fault
@@ -131,7 +153,7 @@ class Transport:
         for wait_s in self._timeouts.repeat_after_s:
             try:
                 return await attempt()
-            except (Declined, BucketMissing):
+            except (Declined, BucketMissing, StorageFull):
                 raise
             except StorageUnavailable:
                 await asyncio.sleep(wait_s)
@@ -142,7 +164,7 @@ class Transport:
         method: str,
         key: str | None,
         *,
-        body: bytes | None = None,
+        body: bytes | bytearray | None = None,
         headers: Mapping[str, str] | None = None,
         query: Mapping[str, str] | None = None,
     ) -> aiohttp.ClientResponse:
@@ -151,8 +173,7 @@ class Transport:
                 method,
                 self.bucket,
                 key,
-                # As a file, because aiohttp hands plain bytes to the socket in one go and holds them twice.
-                body=BytesIO(body) if body else None,
+                body=_Body(body) if body else None,  # type: ignore[arg-type]  # see `_Client`
                 headers=dict(headers or {}),
                 query_params=dict(query or {}),
             )
@@ -175,6 +196,8 @@ class Transport:
             case "PreconditionFailed" if key is not None:
                 return ObjectExists(key)
         why = f"{code}: {fault.message}"
+        if code in NO_ROOM:
+            return StorageFull(self.address, why)
         if status >= 500 or code in TRY_AGAIN:  # noqa: PLR2004 - RFC 9110 section 15.6
             return StorageUnavailable(self.address, why)
         return Declined(self.address, why, code)
@@ -195,6 +218,44 @@ class Transport:
 
     def _unavailable(self, fault: Exception) -> StorageUnavailable:
         return StorageUnavailable(self.address, str(fault) or type(fault).__name__)
+
+
+class _Body(aiohttp.Payload):
+    """Bytes that go to the socket in slices, and nowhere else: as plain bytes aiohttp would join them to the head."""
+
+    def __init__(self, data: bytes | bytearray) -> None:
+        super().__init__(data)
+        self._data, self._size = data, len(data)
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+        """The bytes as text."""
+        return self._data.decode(encoding, errors)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        """Send all of it; waits while the socket is full."""
+        for start in range(0, len(self._data), _SLICE_BYTES):
+            await writer.write(memoryview(self._data)[start : start + _SLICE_BYTES])
+
+    async def sha256(self) -> str:
+        """As a signature names it."""
+        if len(self._data) <= _SLICE_BYTES:
+            return hashlib.sha256(self._data).hexdigest()
+        return (await asyncio.to_thread(hashlib.sha256, self._data)).hexdigest()
+
+
+class _Client(Minio):
+    async def _build_headers(  # type: ignore[override]  # it is given what `_send` gives
+        self, host: str, headers: LooseHeaders | None, body: _Body | None, _creds: Credentials | None
+    ) -> tuple[dict[str, str], datetime]:
+        # The library would copy a body to count it, and hash it, or nothing, by 8 KiB in a thread that contends with
+        # the loop for the interpreter.
+        built, date = await super()._build_headers(host, headers, None, None)
+        if body is None:
+            built["x-amz-content-sha256"] = _SHA256_OF_NOTHING
+        else:
+            built["Content-Length"] = str(body.size)
+            built["x-amz-content-sha256"] = await body.sha256()
+        return built, date
 
 
 async def _refuse_redirects(request: aiohttp.ClientRequest, send: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
@@ -226,7 +287,7 @@ async def connect(
         auto_decompress=False,  # what was stored is what is served
         middlewares=(_refuse_redirects,),
     ) as session:
-        client = Minio(
+        client = _Client(
             address.netloc,
             access_key,
             secret_key,

@@ -6,8 +6,8 @@ import asyncio
 import hashlib
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,7 +26,7 @@ from converter.common.storage.port import (
     check_key,
     check_prefix,
 )
-from converter.common.storage.unbroken import to_the_end
+from converter.common.unbroken import to_the_end
 from converter.contracts.job import StoredObject
 
 OCTETS = "application/octet-stream"
@@ -39,6 +39,9 @@ FETCH_FLOOR_BYTES_PER_S = 256 << 10
 """A fetch that is slower than this, after the grace, is given up: the caller repeats it when the storage is well."""
 
 _log = structlog.get_logger(__name__)
+
+Apart = Callable[[str], AbstractAsyncContextManager[object]]
+"""Made for one thing of many, by its name: what is done with that thing is done within it."""
 
 
 class Writer:
@@ -166,31 +169,47 @@ class ArtifactStore:
             OSError: the file cannot be written.
         """
         try:
-            async with asyncio.timeout(FETCH_GRACE_S + recorded.size_bytes / FETCH_FLOOR_BYTES_PER_S) as limit:
-                await self._fetch(recorded, path)
-        except BaseException as fault:
+            with await asyncio.to_thread(path.open, "wb") as file:
+                await self._read(recorded, file.write)
+        except BaseException:
             await to_the_end(asyncio.to_thread(path.unlink, missing_ok=True))
-            if isinstance(fault, TimeoutError) and limit.expired():
-                raise StorageUnavailable(
-                    self._backend.address, f"download of {recorded.object_key!r} is too slow"
-                ) from None
             raise
 
-    async def _fetch(self, recorded: StoredObject, path: Path) -> None:
+    async def verify(self, recorded: StoredObject) -> None:
+        """Read the object once, to know that it is the recorded one.
+
+        Raises:
+            ObjectNotFound: there is none.
+            ArtifactCorrupt: its size or digest is not the recorded one.
+        """
+        await self._read(recorded, lambda _: None)
+
+    async def _read(self, recorded: StoredObject, keep: Callable[[bytes], object]) -> None:
+        """Give `keep`, in another thread, the bytes of an object as they come; an object that crawls is given up."""
+        try:
+            async with asyncio.timeout(FETCH_GRACE_S + recorded.size_bytes / FETCH_FLOOR_BYTES_PER_S) as limit:
+                await self._read_through(recorded, keep)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise StorageUnavailable(
+                self._backend.address, f"download of {recorded.object_key!r} is too slow"
+            ) from None
+
+    async def _read_through(self, recorded: StoredObject, keep: Callable[[bytes], object]) -> None:
         expected = _described(recorded.size_bytes, recorded.sha256)
         digest = hashlib.sha256()
+
+        def take(data: bytes) -> None:
+            digest.update(data)
+            keep(data)
+
         async with self.open(recorded.object_key) as download:
             if download.total_bytes != recorded.size_bytes:
                 raise ArtifactCorrupt(recorded.object_key, f"{download.total_bytes} bytes", expected)
-            with await asyncio.to_thread(path.open, "wb") as file:
-
-                def keep(data: bytes) -> None:
-                    digest.update(data)
-                    file.write(data)
-
-                async with aclosing(_gathered(download.chunks)) as slices:
-                    async for data in slices:
-                        await to_the_end(asyncio.to_thread(keep, data))
+            async with aclosing(_gathered(download.chunks)) as slices:
+                async for data in slices:
+                    await to_the_end(asyncio.to_thread(take, data))
         if digest.hexdigest() != recorded.sha256:
             found = _described(download.total_bytes, digest.hexdigest())
             raise ArtifactCorrupt(recorded.object_key, found, expected)
@@ -207,14 +226,15 @@ class ArtifactStore:
         """Delete an object; one that does not exist is no error."""
         await self._backend.delete([check_key(key)])
 
-    async def delete_prefix(self, prefix: str) -> int:
-        """Delete every object below `prefix` (`jobs/1/`) and say how many there were."""
+    async def delete_prefix(self, prefix: str, doomed: Callable[[ObjectInfo], bool] = lambda _: True) -> int:
+        """Delete every object below `prefix` (`jobs/1/`) that is `doomed`, and say how many there were."""
         if not prefix:
             raise ValueError("an empty prefix means everything")
         deleted = 0
         batch: list[str] = []
         async for info in self.list(prefix):
-            batch.append(info.object_key)
+            if doomed(info):
+                batch.append(info.object_key)
             if len(batch) == DELETE_BATCH:
                 await self._backend.delete(batch)
                 deleted, batch = deleted + len(batch), []
@@ -246,13 +266,30 @@ class ArtifactStore:
         """Every upload below `prefix` that was begun and neither committed nor discarded: at work, or orphaned."""
         return self._backend.open_uploads(check_prefix(prefix))
 
-    async def abort_stale_uploads(self, older_than: timedelta, prefix: str = "") -> int:
-        """End the unfinished uploads that are older, and say how many; for a janitor, after a writer was killed."""
-        oldest = datetime.now(UTC) - older_than
-        stale = [upload async for upload in self.open_uploads(prefix) if upload.active_at <= oldest]
-        for upload in stale:
-            await self._backend.abort_upload(upload)
-        return len(stale)
+    async def abort_stale_uploads(
+        self,
+        older_than: timedelta,
+        prefix: str = "",
+        *,
+        spared: Callable[[str], Awaitable[bool]] | None = None,
+        apart: Apart = nullcontext,
+    ) -> int:
+        """End the unfinished uploads that are older, and say how many; for a janitor, after a writer was killed.
+
+        Args:
+            older_than: those that were begun (S3) or last written to (local) before that are stale.
+            prefix: only those below it.
+            spared: asked for the key of each that is stale; a true answer leaves it.
+            apart: what goes wrong with one of them goes wrong within this; it may keep it from the others.
+        """
+        oldest, aborted = datetime.now(UTC) - older_than, 0
+        async for upload in self.open_uploads(prefix):
+            if upload.active_at <= oldest:
+                async with apart(upload.object_key):
+                    if not (spared and await spared(upload.object_key)):
+                        await self._backend.abort_upload(upload)
+                        aborted += 1
+        return aborted
 
     async def probe(self) -> float:
         """Write a small object, read it back, delete it, and say how many seconds that took.

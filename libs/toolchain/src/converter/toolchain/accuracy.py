@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from converter.toolchain.reporting import named
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -23,16 +25,25 @@ def verdict(snr_db: float) -> Verdict:
     return "good" if snr_db >= GOOD_DB else "fair" if snr_db >= FAIR_DB else "poor"
 
 
+def complaint(output: str, snr_db: float) -> str | None:
+    """What to tell of the output of this name, if its accuracy is poor."""
+    if verdict(snr_db) != "poor":
+        return None
+    found = f"{snr_db:.3f} dB" if math.isfinite(snr_db) else "nothing in common with the float model's"
+    return f"Poor accuracy: the output {output!r} has {found}."
+
+
 class Agreement:
     """SNR, cosine and largest error of one tensor over many runs.
 
     With x the reference and y the other, over all elements of all runs: SNR = 10 log10(Σx² / Σ(x-y)²),
-    cosine = Σxy / sqrt(Σx² Σy²). Elements that are not finite in both count as `non_finite`, nowhere else.
+    cosine = Σxy / sqrt(Σx² Σy²). An element that is not finite in one of the two counts as `non_finite`. Where only
+    the reference is finite, the noise is infinite; otherwise the element is left out.
     """
 
     def __init__(self) -> None:
         self._signal = self._noise = self._product = self._other = self._largest = 0.0
-        self._runs = self._non_finite = 0
+        self._runs = self._finite = self.non_finite = 0
 
     def add(self, reference: NDArray[Any], other: NDArray[Any]) -> None:
         """Takes one run's pair in; both of the same shape, of any number type.
@@ -46,8 +57,10 @@ class Agreement:
         y = np.asarray(other, np.float64).ravel()
         finite = np.isfinite(x) & np.isfinite(y)
         if not finite.all():
-            self._non_finite += int(finite.size - np.count_nonzero(finite))
+            self.non_finite += int(finite.size - np.count_nonzero(finite))
+            self._noise += math.inf if np.isfinite(x[~finite]).any() else 0.0
             x, y = x[finite], y[finite]
+        self._finite += x.size
         error = x - y
         self._signal += float(x @ x)
         self._noise += float(error @ error)
@@ -58,9 +71,9 @@ class Agreement:
 
     @property
     def snr_db(self) -> float:
-        """Infinite where nothing differs, minus infinite where only noise is left."""
+        """Infinite where nothing differs, minus infinite where only noise is left, or nothing that is a number."""
         if self._noise == 0:
-            return math.inf
+            return math.inf if self._finite or not self.non_finite else -math.inf
         return 10 * (math.log10(self._signal) - math.log10(self._noise)) if self._signal else -math.inf
 
     def figures(self) -> dict[str, Any]:
@@ -71,8 +84,8 @@ class Agreement:
             "snr_db": round(snr, 3) if math.isfinite(snr) else None,
             "cosine": round(min(self._product / norm, 1.0), 6) if norm else None,
             "max_abs_error": float(f"{self._largest:.6g}"),
-            "exact": self._noise == 0,
-            "non_finite": self._non_finite,
+            "exact": snr == math.inf,
+            "non_finite": self.non_finite,
             "runs": self._runs,
         }
 
@@ -123,11 +136,9 @@ class Collapse:
         if self.entire:
             return f"The output {output!r} collapsed: it is constant after quantisation."
         if channels := self.channels():
-            named = ", ".join(map(str, channels[:MOST_CHANNELS_NAMED]))
-            more = ", …" if len(channels) > MOST_CHANNELS_NAMED else ""
             return (
                 f"The output {output!r} collapsed: {len(channels)} of its {self.count} channels are constant after "
-                f"quantisation ({named}{more})."
+                f"quantisation ({named(list(map(str, channels)), MOST_CHANNELS_NAMED)})."
             )
         return None
 

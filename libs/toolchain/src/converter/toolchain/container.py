@@ -110,7 +110,7 @@ def _check_frame(path: Path, size: int, media_types: tuple[str, ...]) -> str:
         tail = file.read(_END_RECORD)
     name_end = _LOCAL_HEADER + len(MIMETYPE)
     if not head.startswith(_LOCAL_MAGIC) or head[_LOCAL_HEADER:name_end] != MIMETYPE.encode():
-        raise Corrupt("the file does not begin with a mimetype")
+        raise Corrupt("it is no .ref.bie or .ref.nef: it does not begin with a mimetype")
     if not tail.startswith(_END_MAGIC):
         raise Corrupt("the file does not end with its directory")
     for media_type in media_types:

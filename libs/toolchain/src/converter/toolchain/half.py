@@ -12,12 +12,14 @@ if TYPE_CHECKING:
 
     import onnx
 
+    from converter.toolchain.steps import Steps
+
 _DTYPE_ATTRIBUTES = frozenset({"to", "dtype", "output_datatype"})
 """Attributes whose number is a TensorProto.DataType (Cast; EyeLike and the Random operators; DFT's windows)."""
 
 
-def widen(model: onnx.ModelProto) -> bool:
-    """Makes every float16 tensor of `model` float32, exactly; whether there was one.
+def widen(model: onnx.ModelProto, steps: Steps) -> bool:
+    """Makes every float16 tensor of `model` float32, exactly, and warns of it; whether there was one.
 
     Casts between the two become casts to the same type, which the optimiser takes out.
     """
@@ -37,7 +39,10 @@ def widen(model: onnx.ModelProto) -> bool:
     ]
     for attribute in numbers:
         attribute.i = TensorProto.FLOAT
-    return bool(tensors or values or numbers)
+    if not (tensors or values or numbers):
+        return False
+    steps.warn("The model is in half precision; it was converted to float32, its inputs and outputs too.")
+    return True
 
 
 def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:

@@ -12,13 +12,16 @@ from msgspec import Struct
 from onnx import helper, numpy_helper
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 DEFAULT_DOMAIN = ("", "ai.onnx")
 _FLOATING = frozenset({onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE})
+_MULTIPLYING = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
+_MOST_VALUES = 1024
+"""Of a tensor that shapes may follow from: sizes, axes, scales."""
 
 Shape = tuple[int | str | None, ...]
 
@@ -53,13 +56,54 @@ def save(model: onnx.ModelProto, path: Path) -> None:
 
 def check(model: onnx.ModelProto) -> None:
     """Raises what onnx raises where `model` is not valid, or its shapes contradict each other."""
-    onnx.checker.check_model(model, full_check=True)
+    onnx.checker.check_model(model)
+    onnx.shape_inference.infer_shapes(_without_weights(model), check_type=True, strict_mode=True)
 
 
 def infer_shapes(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model` with the shape of every tensor that can be told, and of no other."""
+    """`model` itself, which now states the shape of every tensor that can be told, and of no other."""
     del model.graph.value_info[:]
-    return onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
+    inferred = onnx.shape_inference.infer_shapes(
+        _without_weights(model), check_type=True, strict_mode=True, data_prop=True
+    )
+    for known, found in (
+        (model.graph.value_info, inferred.graph.value_info),
+        (model.graph.output, inferred.graph.output),
+    ):
+        del known[:]
+        known.extend(found)
+    _shape_passed_through(model.graph)
+    return model
+
+
+def _shape_passed_through(graph: onnx.GraphProto) -> None:
+    """States the shapes of outputs that no node makes: inputs and constants, which inference leaves out."""
+    types = {
+        tensor.name: helper.make_tensor_type_proto(tensor.data_type, tensor.dims) for tensor in graph.initializer
+    } | {value.name: value.type for value in graph.input}
+    for output in graph.output:
+        if output.name in types:
+            output.type.CopyFrom(types[output.name])
+
+
+def _without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """What shapes follow from. onnx copies a model to look at it; of the weights the types and dimensions will do."""
+    graph = onnx.GraphProto(
+        name=model.graph.name,
+        node=model.graph.node,
+        input=model.graph.input,
+        output=model.graph.output,
+        value_info=model.graph.value_info,
+        initializer=(
+            tensor if math.prod(tensor.dims) <= _MOST_VALUES else _dims_only(tensor)
+            for tensor in model.graph.initializer
+        ),
+    )
+    return onnx.ModelProto(ir_version=model.ir_version, opset_import=model.opset_import, graph=graph)
+
+
+def _dims_only(tensor: onnx.TensorProto) -> onnx.TensorProto:
+    return onnx.TensorProto(name=tensor.name, dims=tensor.dims, data_type=tensor.data_type)
 
 
 def opset(model: onnx.ModelProto) -> int:
@@ -108,10 +152,14 @@ def is_floating(elem_type: int) -> bool:
 
 
 def float_weights(model: onnx.ModelProto) -> Iterator[tuple[str, NDArray[Any]]]:
-    """Name and values of each floating-point initialiser, one at a time."""
-    for tensor in model.graph.initializer:
+    """Name and values of each floating-point constant, one at a time."""
+    constants = [(tensor.name, tensor) for tensor in model.graph.initializer]
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            constants += [(node.output[0], attribute.t) for attribute in node.attribute if attribute.name == "value"]
+    for name, tensor in constants:
         if is_floating(tensor.data_type):
-            yield tensor.name, numpy_helper.to_array(tensor)
+            yield name, numpy_helper.to_array(tensor)
 
 
 def name_nodes(model: onnx.ModelProto) -> None:
@@ -129,7 +177,7 @@ def summary(model: onnx.ModelProto) -> dict[str, Any]:
     """A report's view of `model`.
 
     `parameters` counts the elements of all initialisers, `weight_bytes` their bytes. `macs` counts multiply-accumulate
-    operations of Conv, ConvTranspose, Gemm and MatMul for one run, as far as shapes are known.
+    operations of Conv, ConvTranspose, Gemm and MatMul for one run; none where the shapes do not tell.
     """
     elements = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
     return {
@@ -143,7 +191,7 @@ def summary(model: onnx.ModelProto) -> dict[str, Any]:
             elements[tensor.name] * np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).itemsize
             for tensor in model.graph.initializer
         ),
-        "macs": sum(macs_by_node(model).values()),
+        "macs": _total(macs_by_node(model).values()),
         "inputs": [spec_record(spec) for spec in inputs(model)],
         "outputs": [spec_record(spec) for spec in outputs(model)],
     }
@@ -159,11 +207,13 @@ def spec_record(spec: TensorSpec) -> dict[str, Any]:
     return {"name": spec.name, "dtype": spec.dtype, "shape": list(spec.shape)}
 
 
-def macs_by_node(model: onnx.ModelProto) -> dict[str, int]:
-    """Multiply-accumulate operations for one run, by node, of the nodes that have any and whose shapes are known."""
+def macs_by_node(model: onnx.ModelProto) -> dict[str, int | None]:
+    """Multiply-accumulate operations for one run, by node, of the nodes that have any; none without their shapes."""
     graph = model.graph
     shapes: dict[str, Shape] = {
-        value.name: _shape(value.type.tensor_type) for value in (*graph.input, *graph.output, *graph.value_info)
+        value.name: _shape(value.type.tensor_type)
+        for value in (*graph.input, *graph.output, *graph.value_info)
+        if value.type.tensor_type.HasField("shape")
     }
     shapes |= {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     # Only numbers multiply: the name of a symbolic dimension times a large number would be a very long text.
@@ -172,14 +222,13 @@ def macs_by_node(model: onnx.ModelProto) -> dict[str, int]:
         for name, shape in shapes.items()
         if all(isinstance(dim, int) for dim in shape)
     }
-    return {node.name: macs for node in graph.node if (macs := _node_macs(node, known))}
+    return {node.name: _macs(node, known) for node in graph.node if node.op_type in _MULTIPLYING}
 
 
-def _node_macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
-    left, right = (shapes.get(name, ()) for name in (*node.input[:2], "", "")[:2])
-    result = shapes.get(node.output[0], ()) if node.output else ()
-    if not (left and right and result):
-        return 0
+def _macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int | None:
+    left, right, result = (shapes.get(name) for name in (*(*node.input, "", "")[:2], *(*node.output, "")[:1]))
+    if not left or not right or result is None:
+        return None
     match node.op_type:
         case "Conv":
             return math.prod(result) * math.prod(right[1:])
@@ -188,6 +237,8 @@ def _node_macs(node: onnx.NodeProto, shapes: dict[str, tuple[int, ...]]) -> int:
         case "Gemm":
             transposed = any(attribute.name == "transA" and attribute.i for attribute in node.attribute)
             return math.prod(result) * left[0 if transposed else -1]
-        case "MatMul":
-            return math.prod(result) * left[-1]
-    return 0
+    return math.prod(result) * left[-1]
+
+
+def _total(macs: Collection[int | None]) -> int | None:
+    return None if None in macs else sum(filter(None, macs))

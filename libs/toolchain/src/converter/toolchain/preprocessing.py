@@ -10,6 +10,8 @@ from msgspec import Struct
 from converter.common.conversion import ConversionRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from converter.contracts.job import Preprocess
@@ -73,6 +75,15 @@ class Preprocessing(Struct, frozen=True, kw_only=True):
             "channel_order": self.channel_order,
             "resize": self.resize,
         }
+
+
+def fitted(wanted: Preprocess, inputs: Sequence[TensorSpec]) -> Preprocessing | None:
+    """`wanted` for a model with `inputs`; none where it does not take one image.
+
+    Raises:
+        ConversionRefused: see `resolve`.
+    """
+    return resolve(wanted, inputs[0]) if len(inputs) == 1 and takes_images(inputs[0]) else None
 
 
 def takes_images(spec: TensorSpec) -> bool:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import re
+from functools import cache
+from importlib import metadata
 from pathlib import PurePath
 from typing import Any
 
-import numpy as np
-import onnx
-import onnxruntime as ort
-import PIL
-
+from converter.common.settings import StageSettings
 from converter.contracts.job import Toolchain
 
-VERSION = "1"
-"""Changes whenever equal inputs would give other bytes."""
+_LIBRARIES = ("numpy", "onnx", "onnxruntime", "pillow")
+"""Whose versions decide, with this software's own, what comes of a model."""
 NOTICE = "Made by the reference toolchain (ONNX Runtime on a CPU). This file does not run on Kneron hardware."
 ONNX_MEDIA_TYPE = "application/onnx"
 BIE_MEDIA_TYPE = "application/vnd.kneron-converter.ref-bie+zip"
@@ -24,20 +22,31 @@ BIE_SUFFIX, NEF_SUFFIX = ".ref.bie", ".ref.nef"
 _LONGEST_STEM = 100
 
 
+def version() -> str:
+    """This toolchain's own version."""
+    return metadata.version("converter-toolchain")
+
+
+@cache
+def libraries() -> dict[str, str]:
+    """The versions of what it is made of, told by what is installed, so that nothing has to be imported."""
+    return {name: metadata.version(name) for name in _LIBRARIES}
+
+
 def toolchain() -> Toolchain:
     """What the record of a job says of this toolchain."""
-    return Toolchain(name="reference", version=f"{VERSION}+onnxruntime.{ort.__version__}")
+    parts = ".".join(f"{name}.{version}" for name, version in libraries().items())
+    return Toolchain(name="reference", version=f"{version()}+{parts}")
+
+
+def identity(_: StageSettings) -> Toolchain:
+    """The same, whatever the settings."""
+    return toolchain()
 
 
 def description() -> dict[str, Any]:
     """What every report and manifest says of this toolchain."""
-    libraries = {
-        "numpy": np.__version__,
-        "onnx": onnx.__version__,
-        "onnxruntime": ort.__version__,
-        "pillow": PIL.__version__,
-    }
-    return {"name": "reference", "version": VERSION, "libraries": libraries}
+    return {"name": "reference", "version": version(), "libraries": libraries()}
 
 
 def artifact_name(filename: str, suffix: str) -> str:

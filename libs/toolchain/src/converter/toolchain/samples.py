@@ -20,7 +20,6 @@ from converter.toolchain.images import Unreadable, decode, pixels
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
-    from types import TracebackType
 
     from numpy.typing import NDArray
 
@@ -89,9 +88,7 @@ class ReferenceSet:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self._archive.close()
 
     def __len__(self) -> int:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from onnxruntime.capi.onnxruntime_pybind11_state import NotImplemented as NoKernel
 
-from converter.common.conversion import ConversionRefused
+import converter.toolchain.preloading  # noqa: F401 - every converter has steps, and is to have this
+from converter.common.conversion import ConversionRefused, exhausted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,6 +19,12 @@ if TYPE_CHECKING:
     from converter.common.conversion import Progress
 
 _LONGEST_EVIDENCE = 300
+_SCRATCH_FILE = re.compile(r"Load model from .*? failed: ?")
+"""Holds the path of a scratch file: of no use to the client, and different each time."""
+_HINT_FOR_KERNELS = (
+    "ONNX Runtime, which computes models here, does not have this operator in this opset and for these types: export "
+    "the model in float32 with an opset from 8 to 18, or replace the operator."
+)
 _NODE = (
     re.compile(r"Name:\s*'(?P<node>[^']+)'"),
     re.compile(r"[Nn]ode name:\s*(?P<node>[^\s)]+)"),
@@ -62,10 +69,11 @@ class Steps:
             _print(f"[{name}] refused: {refusal.message}")
             raise
         except MemoryError:
-            # Running out of memory is an outcome of its own, which the jail tells.
-            raise
+            raise  # an outcome of its own, which the jail tells
         except Exception as error:
             _print(f"[{name}] failed: {type(error).__name__}: {error}")
+            if exhausted(error):
+                raise  # the same, in a library's words
             raise refusal_of(error, code, activity) from error
         self._seconds[name] = time.perf_counter() - started
         _print(f"[{name}] {self._seconds[name]:.3f} s" + "".join(f"; {figure}" for figure in self._figures))
@@ -93,13 +101,21 @@ def refusal_of(error: Exception, code: str, activity: str) -> ConversionRefused:
 
     An operator that the runtime has no kernel for makes the model unsupported, whichever step meets it first.
     """
-    code = "model_unsupported" if isinstance(error, NoKernel) else code
-    text = str(error)
+    no_kernel = isinstance(error, NoKernel)
+    code = "model_unsupported" if no_kernel else code
+    text = _SCRATCH_FILE.sub("", str(error))
     line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
     node = next((match["node"] for pattern in _NODE if (match := pattern.search(text))), None)
     op = next((match["op"] for pattern in _OP if (match := pattern.search(text))), None)
     where = f" at the node {node!r}" if node else f" at an operator {op}" if op else ""
-    return ConversionRefused(code, f"{activity} failed{where}", node=node, op=op, evidence=line[:_LONGEST_EVIDENCE])
+    return ConversionRefused(
+        code,
+        f"{activity} failed{where}",
+        node=node,
+        op=op,
+        evidence=line[:_LONGEST_EVIDENCE],
+        hint=_HINT_FOR_KERNELS if no_kernel else None,
+    )
 
 
 def _print(line: str) -> None:

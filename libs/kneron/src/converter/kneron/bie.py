@@ -10,14 +10,16 @@ from typing import Any
 import numpy as np
 
 from converter.common.conversion import Conversion, ConversionRefused, ConversionTask, Progress
-from converter.contracts.quantization import BITWIDTHS, arguments
+from converter.contracts.quantization import BITWIDTHS, arguments, with_implied
 from converter.kneron import evaluation, limits
 from converter.kneron.comparison import Comparison
 from converter.kneron.driver import REPORT
 from converter.kneron.run import Result
-from converter.kneron.session import BIE_MEDIA_TYPE, Session, file_record
+from converter.kneron.session import BIE_MEDIA_TYPE, Session
 from converter.toolchain import candidates, models, preprocessing
+from converter.toolchain.accuracy import complaint
 from converter.toolchain.candidates import Candidate, Candidates
+from converter.toolchain.reporting import file_record, named
 from converter.toolchain.samples import Sample
 
 _SOURCE, _BIE = "model.onnx", "quantised.bie"
@@ -45,18 +47,19 @@ class _Quantisation:
     def __init__(self, task: ConversionTask, progress: Progress) -> None:
         self.session = Session(task, progress)
         self.task, self.steps = task, self.session.steps
-        self.keywords = task.options.quantization
+        self.keywords = with_implied(task.options.quantization)
         with self.steps.step("load", at=0.0, code="artifact_corrupt", activity="loading the model"):
             self.model = models.load(task.inputs["onnx"])
             limits.check_source(self.model)
             limits.check_static(self.model)
+            limits.warn_of_width(self.model, self.keywords, self.steps)
             (self.session.directory / _SOURCE).write_bytes(task.inputs["onnx"].read_bytes())
         self.inputs = models.inputs(self.model)
 
     def run(self) -> Conversion:
         if "ladder" in self.keywords:
             self.steps.warn("The vendor's toolchain ignores the quantization keyword ladder.")
-        fitted = self._preprocessing()
+        fitted = preprocessing.fitted(self.task.options.preprocess, self.inputs)
         with candidates.drawn(self.task.inputs.get("ref_images"), self.inputs, fitted) as drawn:
             with self.steps.step("data", at=0.05, code="calibration_mismatch", activity="preparing reference data"):
                 used, calibration = self._write("calibration", drawn, drawn.calibration)
@@ -76,16 +79,10 @@ class _Quantisation:
             "calibration": calibrated,
             "speed": self._speed(result),
             "layers_snr_db": self._layers(),
-            "accuracy": accuracy,
+            "accuracy": {"held_out": bool(drawn.held_out), **accuracy} if accuracy else None,
             "verdict": accuracy["verdict"] if accuracy else None,
         }
         return self.session.conversion(target, BIE_MEDIA_TYPE, report)
-
-    def _preprocessing(self) -> preprocessing.Preprocessing | None:
-        """How images become the model's input; none where it does not take images."""
-        if len(self.inputs) != 1 or not preprocessing.takes_images(self.inputs[0]):
-            return None
-        return preprocessing.resolve(self.task.options.preprocess, self.inputs[0])
 
     def _write(
         self, name: str, drawn: Candidates, chosen: list[Candidate], most: int | None = None
@@ -158,8 +155,9 @@ class _Quantisation:
     def _speed(self, result: Result) -> dict[str, Any]:
         speed = evaluation.speed(result.evaluation)
         if on_cpu := speed["cpu_nodes"]:
-            named = ", ".join(islice(on_cpu, 5)) + (", …" if len(on_cpu) > 5 else "")  # noqa: PLR2004 - as many as named
-            self.steps.warn(f"{len(on_cpu)} nodes run on the chip's CPU, and the FPS do not count them: {named}.")
+            self.steps.warn(
+                f"{len(on_cpu)} nodes run on the chip's CPU, and the FPS do not count them: {named(on_cpu)}."
+            )
         return speed
 
     def _layers(self) -> dict[str, float]:
@@ -184,8 +182,8 @@ class _Quantisation:
             if sentence := output.collapse.sentence(output.name):
                 self.steps.warn(sentence)
         figures = comparison.record()
-        if figures["verdict"] == "poor":
-            self.steps.warn(f"Poor accuracy: the output {comparison.worst.name!r} has {figures['snr_db']} dB.")
+        if poor := complaint(comparison.worst.name, comparison.snr_db):
+            self.steps.warn(poor)
         if minimum is not None and comparison.snr_db < minimum:
             raise ConversionRefused(
                 "accuracy_below_minimum",

@@ -25,7 +25,7 @@ class Output:
         channels = self.collapse.channels()
         return {
             "name": self.name,
-            **self.agreement.figures(),
+            "simulated": self.agreement.figures(),
             "channels": self.collapse.count,
             "collapsed": self.collapse.entire,
             "collapsed_channels": channels[:MOST_CHANNELS_NAMED],
@@ -63,7 +63,7 @@ class Comparison:
         """As reports write it."""
         return {
             "method": "The float and the fixed-point model run with ktc.kneron_inference on the same samples.",
-            "samples": self.samples,
+            "samples_count": self.samples,
             "snr_db": round(self.snr_db, 3) if math.isfinite(self.snr_db) else None,
             "verdict": verdict(self.snr_db),
             "outputs": [output.record() for output in self.outputs],

@@ -13,6 +13,8 @@ from msgspec import Struct
 
 from converter.common.isolation import Confinement
 from converter.common.settings import StageSettings
+from converter.contracts.job import Toolchain
+from converter.kneron import driver, release
 
 VARIABLE = "KNERON_DEPLOYMENT"
 _IMAGE_HOME, _IMAGE_PYTHON = "/workspace", "/workspace/miniconda/envs/onnx1.13/bin/python"
@@ -81,6 +83,17 @@ def confinement(settings: StageSettings) -> Confinement:
         may_execute=True,
         environment=environment,
     )
+
+
+def identity(settings: StageSettings) -> Toolchain | None:
+    """Which toolchain would convert: the image by its digest, or the release that stands in `KNERON_HOME`.
+
+    Without a release nobody can tell two installations apart.
+    """
+    if settings.kneron_python is None:
+        return release.toolchain("", image_digest=release.digest_of(settings.kneron_image))
+    version = driver.version(str(settings.kneron_home))
+    return release.toolchain(version) if version else None
 
 
 def deployed() -> Deployment:

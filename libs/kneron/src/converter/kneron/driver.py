@@ -46,7 +46,7 @@ def main() -> None:
     step = request["step"]
     try:
         result = STEPS[step](request, lambda fraction, activity: say(progress=[fraction, activity]))
-        answer = {"result": dict(result, version=_version(request["home"]))}
+        answer = {"result": dict(result, version=version(request["home"]))}
     except BaseException as error:  # noqa: BLE001 - also what calls sys.exit, as programs do
         traceback.print_exc()
         answer = {"failed": {"step": step, "error": _brief(error)}}
@@ -78,7 +78,8 @@ def _brief(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"[:2000]
 
 
-def _version(home: str) -> str:
+def version(home: str) -> str:
+    """The release that stands in `home`; empty where none does."""
     try:
         text = Path(home, "version.txt").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,13 +12,13 @@ from onnx import TensorProto
 from converter.common.conversion import ConversionRefused
 from converter.common.skim.graph_walk import QUANTISED
 from converter.toolchain import models
+from converter.toolchain.reporting import named
 from converter.toolchain.steps import Steps
 
 OPSETS = range(8, 19)
 MOST_IR_VERSION = 9
 MOST_RANK = 4
 _NEWEST_TYPE_OF_IR_9 = TensorProto.FLOAT8E5M2FNUZ
-_MOST_NODES_NAMED = 5
 
 
 def check_source(model: onnx.ModelProto) -> None:
@@ -114,10 +115,21 @@ def check_static(model: onnx.ModelProto) -> None:
             )
 
 
+def warn_of_width(model: onnx.ModelProto, keywords: Mapping[str, Any], steps: Steps) -> None:
+    """Names the nodes that the vendor advises against computing with 8 bits."""
+    narrow = [node.name for node in model.graph.node if node.op_type == "ReduceL2"]
+    if narrow and keywords.get("datapath_bitwidth_mode", "int8") == "int8":
+        steps.warn(
+            'ReduceL2 wants datapath_bitwidth_mode "mix light" or "int16", which the vendor advises for it: '
+            f"{named(narrow)}."
+        )
+
+
 def warn_of_rank(model: onnx.ModelProto, steps: Steps) -> None:
     """Names the nodes whose results have more axes than most of the toolchain's operators take."""
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in model.graph.value_info}
     wide = [node.name for node in model.graph.node if any(ranks.get(name, 0) > MOST_RANK for name in node.output)]
     if wide:
-        named = ", ".join(wide[:_MOST_NODES_NAMED]) + (", …" if len(wide) > _MOST_NODES_NAMED else "")
-        steps.warn(f"{len(wide)} nodes give tensors of more than {MOST_RANK} axes, which few operators take: {named}.")
+        steps.warn(
+            f"{len(wide)} nodes give tensors of more than {MOST_RANK} axes, which few operators take: {named(wide)}."
+        )

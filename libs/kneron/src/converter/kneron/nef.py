@@ -10,7 +10,8 @@ from converter.common.conversion import Conversion, ConversionRefused, Conversio
 from converter.contracts.quantization import arguments
 from converter.kneron import nef_file, release
 from converter.kneron.run import Result
-from converter.kneron.session import NEF_MEDIA_TYPE, Session, file_record
+from converter.kneron.session import NEF_MEDIA_TYPE, Session
+from converter.toolchain.reporting import file_record
 
 _NEF = "compiled.nef"
 
@@ -45,7 +46,7 @@ def convert(task: ConversionTask, progress: Progress) -> Conversion:
     target = session.deliver(_NEF, f".kdp{task.platform}.nef")
     report = {
         "stage": "nef",
-        "bie": file_record(source),
+        "bie_sha256": file_record(source)["sha256"],
         "result": {**file_record(target), "name": result.nef_name},
         "nef": nef_file.record(nef),
     }

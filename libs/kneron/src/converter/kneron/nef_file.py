@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
+from typing import Any
 
 from msgspec import Struct
 
@@ -32,6 +33,7 @@ _CHIPS = ("520", "720", "530", "730", "630", "540")
 _COUNTED_FROM_ONE_SINCE = (2, 2, 1)
 _FIRMWARE_SCHEMAS = (0, 1)
 """Major versions whose `fw_info` is a table of models; in others its place is another flatbuffer."""
+_ENCRYPTION = {0: "none", 1: "with a key of the customer's", 2: "for one chip's KN number"}
 _MODEL_WORDS = 14
 _FIRMWARE_VERSION_WORD = 1
 
@@ -83,10 +85,9 @@ def read(content: bytes) -> Nef:
 
 
 def _read(content: bytes) -> Nef:
-    body, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
-    if len(checksum) < _CHECKSUM_BYTES or zlib.crc32(body) != int.from_bytes(checksum, "little"):
-        raise NefInvalid("its last four bytes are not the CRC-32 of the others")
-    nef = root(body)
+    if not looks_like(content):
+        raise NefInvalid("it is no NEF, or damaged: its last four bytes are not the CRC-32 of the others")
+    nef = root(content[:-_CHECKSUM_BYTES])
     magic, header, binary = nef.u32(0) or MAGIC, nef.table(1), nef.table(3)
     if magic != MAGIC:
         raise NefInvalid(f"its magic number is {magic}, not {MAGIC}")
@@ -170,7 +171,30 @@ def _numbers(text: str) -> set[int]:
     return {int(text, base) for base in readable}
 
 
-def record(nef: Nef) -> dict[str, object]:
+def looks_like(content: bytes) -> bool:
+    """Whether `content` ends in the CRC-32 of all before it, which hardly any other file does."""
+    body, checksum = content[:-_CHECKSUM_BYTES], content[-_CHECKSUM_BYTES:]
+    return len(checksum) == _CHECKSUM_BYTES and zlib.crc32(body) == int.from_bytes(checksum, "little")
+
+
+def describe(content: bytes) -> dict[str, Any]:
+    """What the NEF `content` is and holds, as `converter inspect` tells it; JSON.
+
+    Raises:
+        NefInvalid: it is none, or damaged.
+    """
+    nef = read(content)
+    return {
+        "kind": "NEF",
+        "size_bytes": len(content),
+        **record(nef),
+        "encryption": _ENCRYPTION.get(nef.encryption_mode, f"unknown mode {nef.encryption_mode}"),
+        "firmware_table": [{"id": model.id, "version": f"{model.version:04x}"} for model in nef.firmware],
+        "checksums": "both as they should be",
+    }
+
+
+def record(nef: Nef) -> dict[str, Any]:
     """As reports write it."""
     return {
         "platform": nef.platform,

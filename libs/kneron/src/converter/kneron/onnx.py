@@ -7,14 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+from msgspec import to_builtins
 
 from converter.common import operators
 from converter.common.conversion import Conversion, ConversionRefused, ConversionTask, Progress
 from converter.common.skim import skim
 from converter.kneron import limits
-from converter.kneron.session import Session, file_record
+from converter.kneron.session import Session
 from converter.toolchain import half, models, preparing
 from converter.toolchain.reference import ONNX_MEDIA_TYPE, artifact_name
+from converter.toolchain.reporting import file_record
 from converter.toolchain.steps import Steps
 
 _SOURCE, _OPTIMISED = "model.onnx", "optimised.onnx"
@@ -31,10 +33,9 @@ def convert(task: ConversionTask, progress: Progress) -> Conversion:
     session = Session(task, progress)
     steps = session.steps
     source = task.inputs["model"]
-    model, found = _checked_source(source, steps)
+    model, found = _checked_source(source, task.options.input_shape, steps)
     with steps.step("shapes", at=0.15, code="input_shape_required", activity="fixing the input shapes"):
-        if half.widen(model):
-            steps.warn("The model is in half precision; it was converted to float32, its inputs and outputs too.")
+        half.widen(model, steps)
         preparing.fix_shapes(model, task.options.input_shape)
         model = models.infer_shapes(model)
         limits.check_static(model)
@@ -46,27 +47,30 @@ def convert(task: ConversionTask, progress: Progress) -> Conversion:
         result = _checked_result(session.made(_OPTIMISED), models.inputs(model), target, steps)
         steps.say(f"{found['nodes']} nodes became {result['nodes']}")
     table = operators.report(result["operators"], task.platform)
-    if table["headline"]:
-        steps.warn(table["headline"])
+    if table.headline:
+        steps.warn(table.headline)
     report = {
         "stage": "onnx",
         "source": {**file_record(source), **found},
         "result": {**file_record(target), **result},
-        "operators": table,
+        "operators": to_builtins(table),
     }
     return session.conversion(target, ONNX_MEDIA_TYPE, report)
 
 
-def _checked_source(source: Path, steps: Steps) -> tuple[onnx.ModelProto, dict[str, Any]]:
+def _checked_source(
+    source: Path, wanted: dict[str, tuple[int, ...]], steps: Steps
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The client's model, ready to be made static, and what it is in figures."""
     with steps.step("skim", at=0.0, code="model_invalid", activity="looking at the model's bytes"):
         seen = skim(source)
         steps.say(f"IR {seen.ir_version}, opset {seen.opset}, {seen.nodes} nodes, {seen.parameters} parameters")
     with steps.step("check_source", at=0.05, code="model_invalid", activity="checking the model"):
         model = models.load(source)
-        preparing.drop_initialiser_inputs(model)
-        models.name_nodes(model)
+        preparing.tidy(model)
         limits.check_source(model)
+        preparing.check_inputs(model, wanted)
+        preparing.check_inference(model)
         if limits.lower_ir_version(model):
             steps.say(f"IR {seen.ir_version} relabelled to {limits.MOST_IR_VERSION}")
         model = models.infer_shapes(model)

@@ -13,9 +13,14 @@ BREAKS = ((0, 20), (0, 23), (0, 30))
 """Releases that do not compile what an older one quantised: 0.20 and 0.23 by the vendor's notes, 0.30 perhaps."""
 
 
-def toolchain(version: str) -> Toolchain:
+def toolchain(version: str, *, image_digest: str | None = None) -> Toolchain:
     """What the record of a job says of this toolchain; an empty version is not known."""
-    return Toolchain(name=NAME, version=version or UNKNOWN)
+    return Toolchain(name=NAME, version=version or UNKNOWN, image_digest=image_digest)
+
+
+def digest_of(image: str) -> str | None:
+    """The sha256 by which `image` is pinned."""
+    return image.partition("@sha256:")[2] or None
 
 
 def check_compilable(made_by: Toolchain | None, version: str) -> None:

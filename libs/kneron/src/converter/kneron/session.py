@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import stat
 from pathlib import Path
@@ -13,6 +12,7 @@ from converter.kneron import release
 from converter.kneron.deployment import deployed
 from converter.kneron.run import Result, run_step
 from converter.toolchain.reference import artifact_name
+from converter.toolchain.reporting import target_record
 from converter.toolchain.steps import Steps
 
 BIE_MEDIA_TYPE, NEF_MEDIA_TYPE = "application/vnd.kneron-converter.bie", "application/vnd.kneron-converter.nef"
@@ -77,7 +77,7 @@ class Session:
 
     def conversion(self, artifact: Path, media_type: str, report: dict[str, Any]) -> Conversion:
         """What the stage gives back; `report` is completed with what all of them state."""
-        toolchain = release.toolchain(self.version)
+        toolchain = release.toolchain(self.version, image_digest=release.digest_of(self.deployment.image))
         self.progress(1.0, "done")
         return Conversion(
             artifact=artifact,
@@ -87,19 +87,9 @@ class Session:
             report={
                 **report,
                 "toolchain": {"name": toolchain.name, "version": toolchain.version},
-                "target": {
-                    "platform": self.task.platform,
-                    "model_id": self.task.model_id,
-                    "version": self.task.version.lower(),
-                },
+                "target": target_record(self.task),
                 "warnings": list(self.steps.warnings),
                 "timings": self.steps.timings(),
             },
             warnings=tuple(self.steps.warnings),
         )
-
-
-def file_record(path: Path) -> dict[str, Any]:
-    """Size and digest, as reports write them."""
-    with path.open("rb") as file:
-        return {"size_bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

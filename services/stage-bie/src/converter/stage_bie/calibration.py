@@ -1,64 +1,64 @@
 """Finds the range of every tensor of a model, one sample at a time.
 
-Given all samples at once, ONNX Runtime's calibrators keep every tensor of every run in memory (6.3 GB for 100 images,
-where one at a time takes 233 MB).
+ONNX Runtime's calibrators keep every tensor of every run in memory: gigabytes for a hundred images.
 """
 
 from __future__ import annotations
 
-import io
-from contextlib import redirect_stdout
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod
-from onnxruntime.quantization.calibrate import CalibraterBase, TensorData, TensorsData, create_calibrator
+from onnxruntime.quantization import CalibrationMethod
+from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
 
-from converter.common.conversion import ConversionRefused
 from converter.stage_bie.extremes import Extremes
+from converter.stage_bie.histograms import Histogram, Histograms
 from converter.toolchain import models
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    import onnx
     from numpy.typing import NDArray
 
     from converter.stage_bie.schemes import Scheme
     from converter.toolchain.samples import Feeds, Sample
 
 Ranges = dict[str, tuple[float, float]]
+_STEPS = {"int8": 2**8 - 1, "mixed": 2**8 - 1, "int16": 2**16 - 1}
 
 
-class _OneSample(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime ships no types
-    """The calibrators' way to be handed data, for a single run."""
+class Calibrated(NamedTuple):
+    """What calibration found."""
 
-    def __init__(self, feeds: Feeds) -> None:
-        self._feeds: Feeds | None = feeds
-
-    def get_next(self) -> Feeds | None:
-        feeds, self._feeds = self._feeds, None
-        return feeds
+    ranges: TensorsData
+    not_finite: list[str]
+    """The tensors that took NaN or infinite values; they have no range."""
+    used: list[str]
+    """The names of the samples."""
 
 
 def calibrate(
     model: Path, scratch: Path, scheme: Scheme, samples: Iterable[tuple[str, Sample]], done: Callable[[int], None]
-) -> tuple[TensorsData, list[str]]:
-    """The range of every tensor that can be quantised, over all `samples`, and their names; `done` hears of each.
-
-    Raises:
-        ConversionRefused: `quantisation_failed`: a tensor takes values that are not finite.
-    """
-    method = CalibrationMethod[scheme.method]
-    observer = _observer(model, scratch, scheme)
+) -> Calibrated:
+    """Runs the model at `model` on all `samples`; after each, `done` is told how many that makes."""
+    observer = _observer(models.load(model), scratch, scheme)
     used: list[str] = []
     for name, sample in samples:
         observer.add(sample.feeds)
         used.append(name)
         done(len(used))
     found = sorted(observer.bounds().items())
-    return TensorsData(method, {name: _range(name, *bounds) for name, bounds in found}), used
+    finite = {name: bounds for name, bounds in found if np.isfinite(bounds).all()}
+    ranges = {name: TensorData(lowest=low, highest=high) for name, (low, high) in finite.items()}
+    return Calibrated(
+        # However they were found: the quantiser takes a range as it is.
+        ranges=TensorsData(CalibrationMethod.MinMax, ranges),
+        not_finite=[name for name, _ in found if name not in finite],
+        used=used,
+    )
 
 
 class _Observer(Protocol):
@@ -71,41 +71,34 @@ class _Observer(Protocol):
         """Lowest and highest value by tensor."""
 
 
-def _observer(model: Path, scratch: Path, scheme: Scheme) -> _Observer:
-    operators = sorted({*QLinearOpsRegistry, *QDQRegistry})
+def _observer(model: onnx.ModelProto, scratch: Path, scheme: Scheme) -> _Observer:
+    tensors = quantisable(model)
     if scheme.method == "MinMax":
-        tensors, _ = CalibraterBase(model, operators).select_tensors_to_calibrate(models.load(model))
         return Extremes(model, scratch, tensors)
-    return _Histograms(model, scratch, scheme, operators)
+    return Histograms(model, scratch, tensors, lambda histogram: _chosen(histogram, scheme))
 
 
-class _Histograms:
-    """ONNX Runtime's calibrators that keep a histogram of each tensor."""
-
-    def __init__(self, model: Path, scratch: Path, scheme: Scheme, operators: list[str]) -> None:
-        options = {"symmetric": False} | ({"percentile": scheme.percentile} if scheme.method == "Percentile" else {})
-        self._calibrator = create_calibrator(
-            model,
-            operators,
-            augmented_model_path=str(scratch / "observed.onnx"),
-            calibrate_method=CalibrationMethod[scheme.method],
-            providers=["CPUExecutionProvider"],
-            extra_options=options,
-        )
-
-    def add(self, feeds: Feeds) -> None:
-        with redirect_stdout(io.StringIO()):  # it prints the same line for every sample
-            self._calibrator.collect_data(_OneSample(feeds))
-
-    def bounds(self) -> dict[str, tuple[NDArray[Any], NDArray[Any]]]:
-        """Only these: a histogram has done its work by now."""
-        return {name: data.range_value for name, data in self._calibrator.compute_data().items()}
+def quantisable(model: onnx.ModelProto) -> set[str]:
+    """The floating-point tensors that an operator which can be quantised reads or gives."""
+    graph = model.graph
+    floating = {
+        value.name
+        for value in (*graph.input, *graph.output, *graph.value_info)
+        if models.is_floating(value.type.tensor_type.elem_type)
+    }
+    found = {
+        name
+        for node in graph.node
+        if node.op_type in QLinearOpsRegistry or node.op_type in QDQRegistry
+        for name in (*node.input, *node.output)
+    }
+    return found & floating - {tensor.name for tensor in graph.initializer}
 
 
-def _range(name: str, low: NDArray[Any], high: NDArray[Any]) -> TensorData:
-    if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise ConversionRefused("quantisation_failed", f"the tensor {name!r} takes values that are not finite")
-    return TensorData(lowest=low, highest=high)
+def _chosen(histogram: Histogram, scheme: Scheme) -> tuple[float, float]:
+    if scheme.percentile is not None:
+        return histogram.percentile(scheme.percentile)
+    return histogram.least_square_error(_STEPS[scheme.steps[0].activations])
 
 
 def bounds(ranges: TensorsData) -> Ranges:

@@ -116,10 +116,23 @@ class Evaluation:
         """The name of the output with the lowest SNR."""
         return min(self._outputs, key=lambda output: output.snr_db).name
 
-    def collapsed(self) -> list[str]:
-        """A sentence for each output of which channels stopped to vary."""
+    def findings(self) -> list[str]:
+        """A sentence for each output whose channels collapsed, whose values are not finite, or whose shape differs."""
         told = (output.collapse.sentence(output.name) for output in self._outputs)
-        return [sentence for sentence in told if sentence]
+        return [
+            *(sentence for sentence in told if sentence),
+            *(
+                f"The output {output.name!r} has values that are not finite (NaN or infinite): {count} in all runs."
+                for output in self._outputs
+                if (count := output.simulated.non_finite)
+            ),
+            *(
+                f"The output {output.name!r} has another shape than the float model's in {output.shape_mismatches} of "
+                f"{len(self._names)} runs: it depends on the data, so judge what is computed before it."
+                for output in self._outputs
+                if output.shape_mismatches
+            ),
+        ]
 
     def record(self) -> dict[str, Any]:
         """As the report states it."""

@@ -27,13 +27,13 @@ _PREFIX = "converter_extreme_"
 
 
 class Extremes:
-    """Runs the model at `source` and keeps the bounds of its `tensors`."""
+    """Runs `model`, which it changes, and keeps the bounds of its `tensors`."""
 
-    def __init__(self, source: Path, scratch: Path, tensors: Collection[str]) -> None:
+    def __init__(self, model: onnx.ModelProto, scratch: Path, tensors: Collection[str]) -> None:
         self._tensors = sorted(tensors)
         self._outputs = [f"{_PREFIX}{op}_{index}" for op in ("min", "max") for index in range(len(self._tensors))]
         observed = scratch / "observed.onnx"
-        models.save(self._observed(models.load(source)), observed)
+        models.save(self._observed(model), observed)
         self._session = open_session(observed, Execution.AS_WRITTEN)
         self._low: NDArray[np.float32] | None = None
         self._high: NDArray[np.float32] | None = None
@@ -53,9 +53,10 @@ class Extremes:
         """
         if self._low is None or self._high is None:
             raise ValueError("there is no range without a run")
+        empty = self._low > self._high  # no run had a value: the smallest of none is infinite
+        low, high = (np.where(empty, np.float32(0), found) for found in (self._low, self._high))
         return {
-            name: (low.reshape(1), high.reshape(1))
-            for name, low, high in zip(self._tensors, self._low, self._high, strict=True)
+            name: (low.reshape(1), high.reshape(1)) for name, low, high in zip(self._tensors, low, high, strict=True)
         }
 
     def _observed(self, model: onnx.ModelProto) -> onnx.ModelProto:

@@ -153,7 +153,7 @@ class Ladder:
 
     def _quantised(self, step: Step, lifted: lifting.Lifted, at: float, what: str) -> onnx.ModelProto:
         with self._steps.step("quantise", at=at, code="quantisation_failed", activity=f"quantising, {what}"):
-            quantised = quantising.quantise(self._model, self._scratch, self._scheme, self._ranges, step, lifted)
+            quantised = quantising.quantise(self._model, self._scratch, self._ranges, step, lifted)
             found = quantising.coverage(quantised)
             self._steps.say(f"{what}: {found['quantize_linear_nodes']} tensors quantised")
             if step.mixed:

@@ -50,7 +50,7 @@ def choose(model: onnx.ModelProto, layers: Sequence[Mapping[str, Any]], share: f
         for tensor in noise
     }
     ranked = sorted((tensor for tensor in added if noise[tensor] > 0), key=lambda tensor: (-added[tensor], tensor))
-    costs = models.macs_by_node(model)
+    costs = {name: macs or 0 for name, macs in models.macs_by_node(model).items()}
     left, count = share * sum(costs.values()), max(1, round(share * len(noise)))
     activations: set[str] = set()
     weights: set[Weights] = set()

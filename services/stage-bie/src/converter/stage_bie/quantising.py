@@ -8,19 +8,22 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+from onnx import numpy_helper
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 from onnxruntime.quantization.calibrate import TensorsData, save_tensors_data
 
+from converter.stage_bie import calibration
 from converter.toolchain import models
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import onnx
+    from numpy.typing import NDArray
 
     from converter.stage_bie.lifting import Lifted
-    from converter.stage_bie.schemes import Scheme, Step
+    from converter.stage_bie.schemes import Step
 
 _QUANTISE, _DEQUANTISE = "QuantizeLinear", "DequantizeLinear"
 _IR_OF_OPSET_21 = 10
@@ -28,9 +31,7 @@ _FLOAT_BIAS = {"QuantizeBias": False, "QDQDisableWeightAdjustForInt32Bias": True
 _PREPROCESSED = ("onnx.quant.pre_process", "onnxruntime.quant")
 
 
-def quantise(
-    model: onnx.ModelProto, scratch: Path, scheme: Scheme, ranges: TensorsData, step: Step, lifted: Lifted
-) -> onnx.ModelProto:
+def quantise(model: onnx.ModelProto, scratch: Path, ranges: TensorsData, step: Step, lifted: Lifted) -> onnx.ModelProto:
     """`model` quantised as `step` says, weights channel by channel; equal arguments give equal models.
 
     With 16 bits anywhere, the result has opset 21: the first whose QuantizeLinear knows them.
@@ -41,15 +42,16 @@ def quantise(
     marked = type(model)()
     marked.CopyFrom(model)
     marked.metadata_props.add(key=key, value=value)
+    _fold_beta(marked)
     models.save(marked, source)
     del marked  # the quantiser is about to hold the weights a few times over
     save_tensors_data(ranges, cache, smooth_quant=False)
-    overrides = _overrides(model, ranges, step, lifted)
+    kept, overrides = kept_in_float(model, ranges), _overrides(model, ranges, step, lifted)
     try:
-        _write(source, target, cache, scheme, step, {"TensorQuantOverrides": overrides})
-    except ValueError:
-        # onnxruntime 1.32 stumbles over a bias of more than one axis (LayerNormalization has them): all stay in float.
-        _write(source, target, cache, scheme, step, {"TensorQuantOverrides": overrides, **_FLOAT_BIAS})
+        _write(source, target, cache, step, kept, {"TensorQuantOverrides": overrides})
+    except (ValueError, IndexError):
+        # onnxruntime 1.32 stumbles over a bias that has not one axis (LayerNormalization has them): all stay in float.
+        _write(source, target, cache, step, kept, {"TensorQuantOverrides": overrides, **_FLOAT_BIAS})
     quantised = models.load(target)
     models.set_opset(quantised, models.opset(quantised))
     quantised = models.infer_shapes(quantised)
@@ -60,7 +62,47 @@ def quantise(
     return quantised
 
 
-def _write(source: Path, target: Path, cache: Path, scheme: Scheme, step: Step, options: dict[str, Any]) -> None:
+def _fold_beta(model: onnx.ModelProto) -> None:
+    """Multiplies constant biases of Gemm by their node's beta.
+
+    onnxruntime 1.32 sets the beta of a Gemm that it quantises to 1 and leaves the bias as it is.
+    """
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        beta = next((attribute for attribute in node.attribute if attribute.name == "beta"), None)
+        if node.op_type == "Gemm" and beta and beta.f != 1 and len(node.input) > 2 and node.input[2] in constants:  # noqa: PLR2004 - the bias
+            bias = numpy_helper.to_array(constants[node.input[2]])
+            node.input[2] += f"_times_beta_of_{node.name}"  # others may read the bias as it is
+            model.graph.initializer.append(numpy_helper.from_array(bias * bias.dtype.type(beta.f), node.input[2]))
+            beta.f = 1.0
+
+
+def kept_in_float(model: onnx.ModelProto, ranges: TensorsData) -> list[str]:
+    """The names of the nodes that must not be quantised.
+
+    These are the nodes that read or give a tensor without a range, or read a weight that is not finite. Because of
+    onnxruntime 1.32 also those that read an input of the model which is an output, too, and each Clip whose bounds
+    leave zero out: the quantiser removes a Clip and relies on the tensor's range, which always includes zero.
+    """
+    constants = dict(models.float_weights(model))
+    unbounded = calibration.quantisable(model) - set(ranges.keys())
+    unbounded |= {name for name, values in constants.items() if not np.isfinite(values).all()}
+    unbounded |= {spec.name for spec in models.inputs(model)} & {spec.name for spec in models.outputs(model)}
+    return [
+        node.name
+        for node in model.graph.node
+        if not unbounded.isdisjoint((*node.input, *node.output)) or _clips_zero(node, constants)
+    ]
+
+
+def _clips_zero(node: onnx.NodeProto, constants: Mapping[str, NDArray[Any]]) -> bool:
+    if node.op_type != "Clip":
+        return False
+    least, most = (*node.input, "", "")[1:3]
+    return bool(np.any(constants.get(least, 0) > 0) or np.any(constants.get(most, 0) < 0))
+
+
+def _write(source: Path, target: Path, cache: Path, step: Step, kept: list[str], options: dict[str, Any]) -> None:
     with _opset_advice_silenced():
         quantize_static(
             source,
@@ -70,8 +112,8 @@ def _write(source: Path, target: Path, cache: Path, scheme: Scheme, step: Step, 
             per_channel=True,
             activation_type=QuantType.QUInt16 if step.activations == "int16" else QuantType.QUInt8,
             weight_type=QuantType.QInt16 if step.weights == "int16" else QuantType.QInt8,
-            calibrate_method=CalibrationMethod[scheme.method],
             calibration_cache_path=cache,
+            nodes_to_exclude=kept,
             extra_options={"ActivationSymmetric": False, "WeightSymmetric": True, **options},
         )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -10,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from converter.common.conversion import Conversion, ConversionRefused
 from converter.stage_bie import calibration, quantising, schemes
 from converter.stage_bie.ladder import Ladder
-from converter.toolchain import candidates, container, loader, models, preprocessing, reference
+from converter.toolchain import accuracy, candidates, container, loader, models, preprocessing, reference
+from converter.toolchain.reporting import file_record, named, target_record
 from converter.toolchain.steps import Steps
 
 if TYPE_CHECKING:
@@ -54,16 +54,16 @@ class _Quantisation:
         with self.steps.step("load", at=0.0, code="artifact_corrupt", activity="loading the model"):
             model = models.load(self.source)
             inputs = models.inputs(model)
-        fitted = self._preprocessing(inputs)
+        fitted = preprocessing.fitted(self.task.options.preprocess, inputs)
         with candidates.drawn(self.task.inputs.get("ref_images"), inputs, fitted) as drawn:
             self._warn_of_data(drawn)
-            ranges, used = self._calibrate(scheme, drawn)
-            ladder = Ladder(model, self.source, self.scratch, scheme, ranges, drawn, self.steps)
+            calibrated = self._calibrate(scheme, drawn)
+            ladder = Ladder(model, self.source, self.scratch, scheme, calibrated.ranges, drawn, self.steps)
             chosen = ladder.climb(_CALIBRATED, _JUDGED)
         self._judge(chosen, ladder, scheme)
-        report = self._report(fitted, drawn, used, scheme, chosen, ladder)
+        report = self._report(fitted, drawn, calibrated.used, scheme, chosen, ladder)
         with self.steps.step("package", at=0.97, code="conversion_failed", activity="packaging"):
-            self._package(model, chosen, report, calibration.bounds(ranges))
+            self._package(model, chosen, report, calibration.bounds(calibrated.ranges))
             self.steps.say(f"{self.target.stat().st_size} bytes")
         self.progress(1.0, "done")
         return Conversion(
@@ -85,12 +85,12 @@ class _Quantisation:
         ladder: Ladder,
     ) -> dict[str, Any]:
         """All but the timings."""
-        accuracy = {"held_out": bool(drawn.held_out), **chosen.evaluation.record(), "layers": chosen.layers}
+        judged = {"held_out": bool(drawn.held_out), **chosen.evaluation.record(), "layers": chosen.layers}
         return {
             "stage": "bie",
             "notice": reference.NOTICE,
             "toolchain": reference.description(),
-            "source": _file(self.source),
+            "source": file_record(self.source),
             "quantisation": {
                 **scheme.record(),
                 **chosen.step.record(),
@@ -101,8 +101,8 @@ class _Quantisation:
             "ladder": {"curve": ladder.curve, "chosen": chosen.step.name, "why": ladder.why(chosen)},
             "preprocess": fitted.record() if fitted else None,
             "calibration": drawn.record(used),
-            "accuracy": accuracy,
-            "verdict": accuracy["verdict"],
+            "accuracy": judged,
+            "verdict": judged["verdict"],
             "warnings": list(self.steps.warnings),
         }
 
@@ -116,12 +116,6 @@ class _Quantisation:
             )
         return scheme
 
-    def _preprocessing(self, inputs: tuple[models.TensorSpec, ...]) -> Preprocessing | None:
-        """How images become the model's input; none where it does not take images."""
-        if len(inputs) != 1 or not preprocessing.takes_images(inputs[0]):
-            return None
-        return preprocessing.resolve(self.task.options.preprocess, inputs[0])
-
     def _warn_of_data(self, drawn: Candidates) -> None:
         if drawn.origin == "synthetic":
             self.steps.warn(
@@ -134,29 +128,34 @@ class _Quantisation:
                 "distinct reference files, so none was held out."
             )
 
-    def _calibrate(self, scheme: Scheme, drawn: Candidates) -> tuple[Any, list[str]]:
-        """The tensors' ranges, and the names of the samples that they were found with."""
+    def _calibrate(self, scheme: Scheme, drawn: Candidates) -> calibration.Calibrated:
         total = len(drawn.calibration)
 
         def tell(done: int) -> None:
             self.progress(0.05 + (_CALIBRATED - 0.05) * done / total, f"calibrating, sample {done} of {total}")
 
-        with self.steps.step("calibrate", at=0.05, code="quantisation_failed", activity="calibrating"):
+        # The model has run before, in the onnx stage, on data that was made up.
+        with self.steps.step("calibrate", at=0.05, code="calibration_mismatch", activity="calibrating"):
             samples = drawn.readable(drawn.calibration)
-            ranges, used = calibration.calibrate(self.source, self.scratch, scheme, samples, tell)
-            self.steps.say(f"{scheme.method} over {len(used)} samples, {len(drawn.skipped)} skipped")
-        return ranges, used
+            calibrated = calibration.calibrate(self.source, self.scratch, scheme, samples, tell)
+            self.steps.say(f"{scheme.method} over {len(calibrated.used)} samples, {len(drawn.skipped)} skipped")
+        if names := calibrated.not_finite:
+            self.steps.warn(
+                "Nodes that compute with NaN or infinite values stay in floating point; there are such values in "
+                f"{len(names)} of the tensors: {named(list(map(repr, names)))}. A mask of large finite numbers can be "
+                "quantised."
+            )
+        return calibrated
 
     def _judge(self, chosen: Rung, ladder: Ladder, scheme: Scheme) -> None:
         """Warns of what the figures show, and refuses what the client does not want to accept."""
         evaluation = chosen.evaluation
         if not quantising.coverage(chosen.model)["quantize_linear_nodes"]:
             self.steps.warn("The model has no operator that can be quantised; it is packaged in floating point.")
-        for sentence in evaluation.collapsed():
+        for sentence in evaluation.findings():
             self.steps.warn(sentence)
-        figures = evaluation.record()
-        if figures["verdict"] == "poor":
-            self.steps.warn(f"Poor accuracy: the output {evaluation.worst_output!r} has {figures['snr_db']} dB.")
+        if poor := accuracy.complaint(evaluation.worst_output, chosen.snr_db):
+            self.steps.warn(poor)
         if scheme.min_snr_db is not None and chosen.snr_db < scheme.min_snr_db:
             raise ConversionRefused(
                 "accuracy_below_minimum",
@@ -176,11 +175,7 @@ class _Quantisation:
         about = {
             "notice": reference.NOTICE,
             "toolchain": reference.description(),
-            "target": {
-                "platform": self.task.platform,
-                "model_id": self.task.model_id,
-                "version": self.task.version.lower(),
-            },
+            "target": target_record(self.task),
             "onnx_sha256": report["source"]["sha256"],
             "preprocess": report["preprocess"],
             "inputs": [models.spec_record(spec) for spec in models.inputs(model)],
@@ -200,8 +195,3 @@ def _told(point: dict[str, Any]) -> str:
     if "failed" in point:
         return f"{point['step']}: {point['failed']}"
     return f"{point['step']}: {point['snr_db']} dB in {point['size_bytes']} bytes"
-
-
-def _file(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"size_bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

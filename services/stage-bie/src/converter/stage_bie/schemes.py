@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from converter.toolchain.accuracy import GOOD_DB
 
-Method = Literal["MinMax", "Percentile", "Entropy"]
+Method = Literal["MinMax", "Percentile", "LeastSquareError"]
 Width = Literal["int8", "mixed", "int16"]
 """`mixed`: 8 bits, and 16 for the tensors that lose most, within a share of the model's work."""
 
@@ -102,8 +102,8 @@ def resolve(keywords: dict[str, Any], platform: str = "720") -> Scheme:
     """The scheme that the vendor's `keywords` ask for; those without a meaning here are named in `ignored`.
 
     `datapath_range_method` "percentage" (with `percentage`, 0.999 where absent) takes the range that covers
-    this part of all values; "mmse" the one of least information loss, which stands in for the vendor's least square
-    error. Without either, the range is from the smallest to the largest value.
+    this part of all values; "mmse" the one of least square error. Without either, the range is from the smallest to
+    the largest value.
 
     `ladder` "auto" begins at the bit widths asked for (8 where none are) and ends at 16; `min_snr_db` is then 20 where
     absent.
@@ -117,7 +117,7 @@ def resolve(keywords: dict[str, Any], platform: str = "720") -> Scheme:
 def _ranges(keywords: dict[str, Any]) -> dict[str, Any]:
     range_method = keywords.get("datapath_range_method", "percentage" if "percentage" in keywords else None)
     if range_method == "mmse":
-        return {"method": "Entropy"}
+        return {"method": "LeastSquareError"}
     if range_method == "percentage":
         percentile = 100 * float(keywords.get("percentage", _DEFAULT_PERCENTAGE))
         return {"method": "Percentile", "percentile": round(percentile, 6)}

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 from converter.common.stage.entry import run_stage
-from converter.common.stage.policy import StageSpec
+from converter.common.stage.policy import StageConverter, StageSpec
 from converter.contracts.job import Stage
-from converter.kneron.deployment import confinement
+from converter.contracts.quantization import COMPILING
+from converter.kneron import deployment
+from converter.toolchain import reference
 
 STAGE = StageSpec(
     stage=Stage.NEF,
     inputs=("bie",),
-    converters={"reference": "converter.stage_nef.reference:convert", "kneron": "converter.kneron.nef:convert"},
-    confinements={"kneron": confinement},
+    converters={
+        "reference": StageConverter(
+            function="converter.stage_nef.reference:convert", keywords=COMPILING, identity=reference.identity
+        ),
+        "kneron": StageConverter(
+            function="converter.kneron.nef:convert",
+            keywords=COMPILING,
+            identity=deployment.identity,
+            confinement=deployment.confinement,
+        ),
+    },
 )
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ process, which the jail may deny to start another.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import numpy as np
 from converter.common.conversion import Conversion, ConversionRefused
 from converter.toolchain import container, loader, reference
 from converter.toolchain.accuracy import GOOD_DB
+from converter.toolchain.reporting import file_record, target_record
 from converter.toolchain.steps import Steps
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ def convert(task: ConversionTask, progress: Progress) -> Conversion:
     steps = Steps(progress)
     source = task.inputs["bie"]
     target = task.workdir / reference.artifact_name(task.filename, reference.NEF_SUFFIX)
+    if any(value != "default" for value in task.options.quantization.values()):
+        steps.warn(
+            "The reference toolchain does not compile; it ignores these quantization keywords: "
+            f"{', '.join(sorted(task.options.quantization))}."
+        )
     with steps.step("open", at=0.0, code="artifact_corrupt", activity="opening the quantised model"):
         content = container.read(source, reference.BIE_MEDIA_TYPE)
         steps.say(f"{len(content.members)} members verified")
@@ -84,13 +89,11 @@ def _report(task: ConversionTask, source: Path, outcome: loader.SelfTest) -> dic
 
 def _about(task: ConversionTask, source: Path) -> dict[str, Any]:
     """What the manifest and the report say of the package, beyond what the quantised model's say."""
-    with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return {
         "notice": reference.NOTICE,
         "toolchain": reference.description(),
-        "target": {"platform": task.platform, "model_id": task.model_id, "version": task.version.lower()},
-        "bie_sha256": digest,
+        "target": target_record(task),
+        "bie_sha256": file_record(source)["sha256"],
     }
 
 

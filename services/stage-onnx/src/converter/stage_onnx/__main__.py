@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 from converter.common.stage.entry import run_stage
-from converter.common.stage.policy import StageSpec
+from converter.common.stage.policy import StageConverter, StageSpec
 from converter.contracts.job import Stage
-from converter.kneron.deployment import confinement
+from converter.kneron import deployment
+from converter.toolchain import reference
 
 STAGE = StageSpec(
     stage=Stage.ONNX,
     inputs=("model",),
-    converters={"reference": "converter.stage_onnx.reference:convert", "kneron": "converter.kneron.onnx:convert"},
-    confinements={"kneron": confinement},
+    converters={
+        "reference": StageConverter(
+            function="converter.stage_onnx.reference:convert",
+            options=("input_shape",),
+            identity=reference.identity,
+        ),
+        "kneron": StageConverter(
+            function="converter.kneron.onnx:convert",
+            options=("input_shape",),
+            identity=deployment.identity,
+            confinement=deployment.confinement,
+        ),
+    },
 )
 
 if __name__ == "__main__":

@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from converter.common.conversion import ConversionRefused
-from converter.toolchain import models, samples
+from converter.toolchain import samples
 from converter.toolchain.sessions import Execution, open_session
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from numpy.typing import NDArray
+
+    from converter.toolchain.models import TensorSpec
 
 MOST_ABSOLUTE, MOST_RELATIVE = 1e-5, 1e-3
 """Outputs may differ by the one or the other; the relative difference is to the output's largest value."""
@@ -28,11 +30,17 @@ class Reference:
         Exception: whatever the runtime says of a model that it cannot run.
     """
 
-    def __init__(self, source: Path) -> None:
-        inputs = models.inputs(models.load(source))
+    def __init__(self, source: Path, inputs: tuple[TensorSpec, ...]) -> None:
         session = open_session(source, Execution.AS_WRITTEN)
         self._feeds = [samples.synthetic(inputs, None, seed).feeds for seed in range(_RUNS)]
-        self._answers = [session.run(None, feeds) for feeds in self._feeds]
+        try:
+            self._answers = [session.run(None, feeds) for feeds in self._feeds]
+        except Exception:
+            if all(spec.dtype.startswith("float") for spec in inputs):
+                raise
+            # Whole numbers may be indices into a table or a batch of one, where only 0 is valid.
+            self._feeds = [_with_zeros(feeds) for feeds in self._feeds]
+            self._answers = [session.run(None, feeds) for feeds in self._feeds]
         again = session.run(None, self._feeds[0])
         if any(_too_far(*_difference(*pair)) for pair in zip(self._answers[0], again, strict=True)):
             raise ConversionRefused(
@@ -63,6 +71,11 @@ class Reference:
             "max_rel": float(f"{relative:.3g}"),
             "limits": {"max_abs": MOST_ABSOLUTE, "max_rel": MOST_RELATIVE},
         }
+
+
+def _with_zeros(feeds: samples.Feeds) -> samples.Feeds:
+    """`feeds` whose whole numbers are all 0."""
+    return {name: array if array.dtype.kind == "f" else np.zeros_like(array) for name, array in feeds.items()}
 
 
 def _too_far(absolute: float, relative: float) -> bool:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
+
+from msgspec import to_builtins
 
 from converter.common import operators
 from converter.common.conversion import Conversion
 from converter.common.skim import skim
 from converter.stage_onnx import opsets, parity, rewriting, wiring
 from converter.toolchain import half, models, preparing, reference
+from converter.toolchain.reporting import file_record
 from converter.toolchain.steps import Steps
 
 if TYPE_CHECKING:
@@ -49,11 +51,10 @@ def convert(task: ConversionTask, progress: Progress) -> Conversion:
 
 def _rewrite(task: ConversionTask, steps: Steps, source: Path, target: Path, scratch: Path) -> dict[str, Any]:
     """Writes the artifact to `target`; returns the report but for its timings."""
-    model, found = _checked_source(source, steps)
+    model, found = _checked_source(source, task.options.input_shape, steps)
     passes = rewriting.Passes(model)
     with steps.step("widen", at=0.2, code="model_unsupported", activity="converting half precision"):
-        if half.widen(model):
-            steps.warn("The model is in half precision; it was converted to float32, its inputs and outputs too.")
+        if half.widen(model, steps):
             passes.record("float16_to_float32", model)
     with steps.step("shapes", at=0.25, code="input_shape_required", activity="fixing the input shapes"):
         preparing.fix_shapes(model, task.options.input_shape)
@@ -63,7 +64,7 @@ def _rewrite(task: ConversionTask, steps: Steps, source: Path, target: Path, scr
     with steps.step("run", at=0.3, code=_cannot_run(task), activity="running the model"):
         static = scratch / "static.onnx"
         models.save(model, static)
-        before = parity.Reference(static)
+        before = parity.Reference(static, models.inputs(model))
     with steps.step("opset", at=0.35, code="opset_unsupported", activity="converting the opset"):
         model, conversion = opsets.convert(model)
         passes.record("convert_opset", model)
@@ -81,15 +82,15 @@ def _rewrite(task: ConversionTask, steps: Steps, source: Path, target: Path, scr
         steps.say(f"largest difference {agreement['max_abs']}")
     result = models.summary(model)
     table = operators.report(result["operators"], task.platform)
-    if table["headline"]:
-        steps.warn(table["headline"])
+    if table.headline:
+        steps.warn(table.headline)
     return {
         "stage": "onnx",
         "notice": reference.NOTICE,
         "toolchain": reference.description(),
-        "source": {**_file(source), **found},
-        "result": {**_file(target), **result},
-        "operators": table,
+        "source": {**file_record(source), **found},
+        "result": {**file_record(target), **result},
+        "operators": to_builtins(table),
         "opset_conversion": conversion,
         "passes": passes.records,
         "parity": agreement,
@@ -101,7 +102,9 @@ def _cannot_run(task: ConversionTask) -> str:
     return "input_shape_required" if task.options.input_shape else "model_invalid"
 
 
-def _checked_source(source: Path, steps: Steps) -> tuple[onnx.ModelProto, dict[str, Any]]:
+def _checked_source(
+    source: Path, wanted: dict[str, tuple[int, ...]], steps: Steps
+) -> tuple[onnx.ModelProto, dict[str, Any]]:
     """The client's model, and what it is in figures."""
     with steps.step("skim", at=0.0, code="model_invalid", activity="looking at the model's bytes"):
         seen = skim(source)
@@ -109,11 +112,12 @@ def _checked_source(source: Path, steps: Steps) -> tuple[onnx.ModelProto, dict[s
     with steps.step("load", at=0.05, code="model_invalid", activity="loading the model"):
         model = models.load(source)
     with steps.step("check_source", at=0.1, code="model_invalid", activity="checking the model"):
-        # All before the check, which is stricter than most exporters: it refuses files of IR 3 whose initialisers are
-        # no inputs, and outputs that do not say their shape. The runtime refuses nodes of one name.
-        preparing.drop_initialiser_inputs(model)
-        models.name_nodes(model)
+        # All this before onnx's check, which is stricter than most exporters: it refuses files of IR 3 whose
+        # initialisers are not inputs too, and outputs without a shape. The runtime refuses two nodes of one name.
+        preparing.tidy(model)
         wiring.check(model)
+        preparing.check_inputs(model, wanted)
+        preparing.check_inference(model)
         model = models.infer_shapes(model)
         models.check(model)
         preparing.check_weights(model, steps)
@@ -127,11 +131,6 @@ def _finished(model: onnx.ModelProto) -> onnx.ModelProto:
     model = models.infer_shapes(model)
     models.name_nodes(model)
     model.ir_version = _IR_VERSION
-    model.producer_name, model.producer_version = _PRODUCER, reference.VERSION
+    model.producer_name, model.producer_version = _PRODUCER, reference.version()
     del model.metadata_props[:]
     return model
-
-
-def _file(path: Path) -> dict[str, Any]:
-    with path.open("rb") as file:
-        return {"size_bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}

@@ -6,6 +6,7 @@ without this look a misspelt operator would be reported as a shape that is missi
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from onnx import defs
@@ -21,10 +22,15 @@ def check(model: onnx.ModelProto) -> None:
     """Looks at every node in its order.
 
     Raises:
-        ConversionRefused: `model_invalid`: an operator is not in the model's opset, a node reads what nothing before it
-            makes, or the graph gives out what nothing makes.
+        ConversionRefused: `opset_unsupported`: it is newer than any that onnx knows. `model_invalid`: an operator is
+            not in the model's opset, a node reads what nothing before it makes, an output of the graph is made by
+            nothing, or two outputs have one name.
     """
     opset = models.opset(model)
+    if opset > defs.onnx_opset_version():
+        raise ConversionRefused(
+            "opset_unsupported", f"the model uses opset {opset}, the newest known one is {defs.onnx_opset_version()}"
+        )
     made = {"", *(value.name for value in model.graph.input), *(tensor.name for tensor in model.graph.initializer)}
     for node in model.graph.node:
         if not _known(node.op_type, opset):
@@ -46,6 +52,9 @@ def check(model: onnx.ModelProto) -> None:
     for output in model.graph.output:
         if output.name not in made:
             raise ConversionRefused("model_invalid", f"nothing makes the model's output {output.name!r}")
+    given = Counter(output.name for output in model.graph.output)
+    if twice := next((name for name, times in given.items() if times > 1), None):
+        raise ConversionRefused("model_invalid", f"the model gives out {twice!r} twice")
 
 
 def _known(op: str, opset: int) -> bool:

@@ -8,6 +8,7 @@ from converter.common import service
 from converter.common.bus import Bus
 from converter.common.consumer import consume, heartbeat_s
 from converter.common.eventlog import JobLog
+from converter.common.monitoring import monitored
 from converter.common.oauth import token_source
 from converter.common.storage import must_work, open_store
 from converter.common.topology import EVENTS, PROMOTER
@@ -34,7 +35,7 @@ async def main(settings: PromoterSettings, stop: asyncio.Event) -> None:
         await service.must_listen("the file store", settings.file_access_agent.file_access_agent_base_url)
         presence = Presence(bus, PROMOTER, concurrency=CONCURRENCY)
         promotions = Promotions(JobLog(bus, PROMOTER), store, file_store, presence=presence, draining=stop)
-        async with presence.shown(beat_s):
+        async with presence.shown(beat_s), monitored(settings.monitoring, bus):
             await consume(bus, EVENTS, PROMOTER, promotions.handle, concurrency=CONCURRENCY, stop=stop)
 
 

@@ -26,6 +26,7 @@ import structlog
 from aiohttp.connector import AddrInfoType
 from yarl import URL
 
+from converter.common import tracing
 from converter.common.oauth import TokenSource, TokenUnavailable
 from converter.promoter.upload import TooLate, Upload, UploadBody
 
@@ -179,6 +180,7 @@ def _headers(upload: Upload, token: str) -> dict[str, str]:
         "Content-Length": str(artifact.size_bytes),
         "Content-Type": artifact.media_type,
         "Content-Digest": f"sha-256=:{digest}:",  # RFC 9530
+        **tracing.carried(),
     }
 
 

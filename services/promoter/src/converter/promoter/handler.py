@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import partial
 
 import msgspec
@@ -11,13 +12,14 @@ from structlog.contextvars import bound_contextvars
 
 from converter.common.bus import Delivery
 from converter.common.consumer import Rejected, Released, Transient
-from converter.common.eventlog import JobLog
+from converter.common.eventlog import JobLog, event_in
 from converter.common.failpoint import failpoint
 from converter.common.lifecycle import State
+from converter.common.provenance import SUFFIX
 from converter.common.storage import ArtifactStore, StorageError, StorageUnavailable
 from converter.common.workers import Presence
-from converter.contracts.facts import Event, PromotionCompleted, PromotionFailed, PromotionRequested
-from converter.contracts.job import JobRecord, Promotion, moment, timestamp
+from converter.contracts.facts import PromotionCompleted, PromotionFailed, PromotionRequested
+from converter.contracts.job import Artifact, JobRecord, Promotion, moment, timestamp
 from converter.contracts.subjects import job_of
 from converter.promoter.file_store import FileGatewayUnavailable, FileStore, NotPromoted
 from converter.promoter.upload import NotWanted, Upload
@@ -27,8 +29,8 @@ log = structlog.get_logger()
 Outcome = PromotionCompleted | PromotionFailed
 STORAGE_UNAVAILABLE = "storage_unavailable"
 """The code of a promotion whose artifact is gone from storage, or is not what was recorded."""
-
-_events = msgspec.json.Decoder(Event)
+KEY_MAX_BYTES, NAME_MAX_BYTES = 1024, 255
+"""How long a key of the file store may be (the contract says), and its last part (most file systems do)."""
 
 
 class Promotions:
@@ -64,7 +66,7 @@ class Promotions:
             EventBusUnavailable: the state could not be read, or the outcome is not known to be stored.
         """
         try:
-            job_id, fact = job_of(delivery.subject), _events.decode(delivery.data).fact
+            job_id, fact = job_of(delivery.subject), event_in(delivery).fact
         except (ValueError, msgspec.MsgspecError) as error:
             raise Rejected(f"no event: {error}") from error
         if not isinstance(fact, PromotionRequested):
@@ -113,18 +115,18 @@ class Promotions:
         return PromotionCompleted(promotion_id=promotion.promotion_id, at=timestamp())
 
     async def _upload(self, job: JobRecord, promotion: Promotion) -> None:
-        artifact = job.artifact(promotion.source)
-        if artifact is None:
-            raise FileGatewayUnavailable(f"the job has no {promotion.source} artifact", again=False)
-        upload = Upload(
-            target_object_key=promotion.target_object_key,
-            artifact=artifact,
-            open=partial(self._store.open, artifact.object_key),
-            deadline=moment(promotion.deadline),
-            wanted=partial(self._still_pending, job.job_id, promotion.promotion_id),
-        )
+        uploads = [
+            Upload(
+                target_object_key=key,
+                artifact=artifact,
+                open=partial(self._store.open, artifact.object_key),
+                deadline=moment(promotion.deadline),
+                wanted=partial(self._still_pending, job.job_id, promotion.promotion_id),
+            )
+            for key, artifact in _to_upload(job, promotion)
+        ]
         failpoint("before", "store")
-        uploading = asyncio.create_task(self._file_store.put(upload))
+        uploading = asyncio.create_task(self._put(uploads))
         draining = asyncio.create_task(self._draining.wait())
         try:
             await asyncio.wait({uploading, draining}, return_when=asyncio.FIRST_COMPLETED)
@@ -137,8 +139,31 @@ class Promotions:
             await asyncio.gather(uploading, draining, return_exceptions=True)
         failpoint("after", "store")
 
+    async def _put(self, uploads: Sequence[Upload]) -> None:
+        for upload in uploads:
+            await self._file_store.put(upload)
+
     async def _still_pending(self, job_id: str, promotion_id: str) -> bool:
         return _pending(await self._job_log.read(job_id), promotion_id) is not None
+
+
+def _to_upload(job: JobRecord, promotion: Promotion) -> list[tuple[str, Artifact]]:
+    """Keys of the file store and what to put there, in this order.
+
+    The statement goes before its artifact: whoever finds the artifact finds its statement too, and a promotion that
+    fails in between has not put the file there that the client was refused.
+    """
+    key = promotion.target_object_key
+    artifact, statement = job.artifact(promotion.source), job.provenance(promotion.source)
+    if artifact is None:
+        raise FileGatewayUnavailable(f"the job has no {promotion.source} artifact", again=False)
+    if statement is None:
+        return [(key, artifact)]
+    beside = key + SUFFIX
+    if len(beside.encode()) > KEY_MAX_BYTES or len(beside.rpartition("/")[2].encode()) > NAME_MAX_BYTES:
+        log.warning("promotion.statement_left_out", target=key, why="its key would be too long")
+        return [(key, artifact)]
+    return [(beside, statement), (key, artifact)]
 
 
 def _pending(state: State, promotion_id: str) -> Promotion | None:

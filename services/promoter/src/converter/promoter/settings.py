@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from converter.common.settings import (
     FileAccessAgentSettings,
+    MonitoringSettings,
     NatsSettings,
     OAuthClientSettings,
     ServiceSettings,
@@ -18,3 +19,4 @@ class PromoterSettings(ServiceSettings, frozen=True, kw_only=True):
     storage: StorageSettings
     oauth: OAuthClientSettings
     file_access_agent: FileAccessAgentSettings
+    monitoring: MonitoringSettings

@@ -28,7 +28,7 @@ class PastRuns:
         """Take in every run that completes while the context is open."""
 
         async def on_completed(_subject: str, payload: bytes) -> None:
-            with contextlib.suppress(msgspec.MsgspecError):
+            with contextlib.suppress(msgspec.MsgspecError, RecursionError):
                 self.add(_events.decode(payload))
 
         async with bus.hear("converter.v1.*.stage.completed.*", on_completed):

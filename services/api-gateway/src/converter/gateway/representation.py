@@ -50,13 +50,22 @@ class StageTiming(Struct, frozen=True, kw_only=True):
     cached: bool
 
 
+class ProvenanceResource(Struct, frozen=True, kw_only=True):
+    """The signed statement of how an artifact was made; a download link gives its bytes."""
+
+    filename: str
+    size_bytes: int
+    sha256: str
+
+
 class ArtifactResource(Struct, frozen=True, kw_only=True):
-    """What a stage made."""
+    """What a stage made; without `provenance` where the service signs nothing."""
 
     filename: str
     size_bytes: int
     sha256: str
     created_at: Timestamp
+    provenance: ProvenanceResource | None
 
 
 class PromotionFailure(Struct, frozen=True, kw_only=True):
@@ -145,6 +154,7 @@ def job_resource(
     activity: str | None = None,
     queue_position: int | None = None,
     estimated_wait_s: float | None = None,
+    unattended: bool = False,
 ) -> JobResource:
     """The public form of `record`, with what the record does not say where that is known.
 
@@ -154,6 +164,7 @@ def job_resource(
         activity: what that stage is doing.
         queue_position: 1 for the job that is taken next.
         estimated_wait_s: how long until it is taken, from past runs.
+        unattended: whether no worker is there for the stage that it waits for.
     """
     request = record.request
     return JobResource(
@@ -175,16 +186,25 @@ def job_resource(
         ref_images_count=request.ref_images.count if request.ref_images else 0,
         options=options_resource(request.options),
         stage_timings={stage: _timing(state) for stage, state in record.stages.items() if state.queued_at},
-        artifacts={stage: _artifact(state.artifact) for stage, state in record.stages.items() if state.artifact},
+        artifacts={
+            stage: _artifact(state.artifact, state.provenance)
+            for stage, state in record.stages.items()
+            if state.artifact
+        },
         promotions=tuple(promotion_resource(promotion) for promotion in record.promotions),
         error=_error(record.error) if record.error else None,
-        warnings=record.warnings,
+        warnings=(*record.warnings, *((no_worker(record.stage),) if unattended and record.stage else ())),
         toolchain=record.toolchain,
         created_at=record.created_at,
         updated_at=record.updated_at,
         completed_at=record.completed_at,
         expires_at=record.expires_at,
     )
+
+
+def no_worker(stage: Stage) -> str:
+    """The warning of a job that waits for `stage` while no worker is there; the same words as long as that holds."""
+    return f"No worker of the stage {stage} is running; the job waits until there is one."
 
 
 def progress(record: JobRecord, stage_progress: float | None) -> float:
@@ -231,12 +251,17 @@ def _timing(state: StageState) -> StageTiming:
     )
 
 
-def _artifact(artifact: Artifact) -> ArtifactResource:
+def _artifact(artifact: Artifact, provenance: Artifact | None) -> ArtifactResource:
     return ArtifactResource(
         filename=artifact.filename,
         size_bytes=artifact.size_bytes,
         sha256=artifact.sha256,
         created_at=artifact.created_at,
+        provenance=ProvenanceResource(
+            filename=provenance.filename, size_bytes=provenance.size_bytes, sha256=provenance.sha256
+        )
+        if provenance
+        else None,
     )
 
 

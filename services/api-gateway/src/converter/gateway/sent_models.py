@@ -1,6 +1,6 @@
 """Models that a client has sent before and may name again by their digest (`model_sha256` without a file).
 
-An entry is written when a job is created and is not taken back: whether the model still lives its object tells.
+An entry is written when a job is created and never removed: whether the model still exists, its object tells.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from contextlib import suppress
 import msgspec
 
 from converter.common.bus import Bus
+from converter.common.entries import entry_in
 from converter.common.storage import ArtifactStore, ObjectNotFound
 from converter.common.topology import MODELS, bucket_key, bucket_stream
 from converter.common.users import client_token
@@ -44,8 +45,7 @@ class SentModels:
             Refusal: the client has sent none, or it is gone; nobody else's is ever looked at.
         """
         for subject in await self._newest_first(client_id, sha256):
-            if entry := await self._bus.last(bucket_stream(MODELS), subject):
-                model = msgspec.json.decode(entry.data, type=Model)
+            if model := entry_in(await self._bus.last(bucket_stream(MODELS), subject), Model):
                 with suppress(ObjectNotFound):
                     await self._store.stat(model.object_key)
                     return model

@@ -4,6 +4,7 @@ All of an upload lies in object storage, below `uploads/<client>/<upload id>/`: 
 that are named for the offset at which they begin. Objects are written once, so two gateways that believe to continue
 the same upload cannot both write one place, and what a crash takes away is at most the object that was filling.
 
+    QuotaReached       the client has as many uploads, or as many bytes in them, as it may
     UploadNotFound     there is none of this client, or no longer
     OffsetConflict     the request continues elsewhere than where the upload ends
     UploadTooLong      more bytes than were announced
@@ -15,23 +16,38 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime, timedelta
+from weakref import WeakValueDictionary
 
 import msgspec
-import structlog
 from msgspec import Struct
 
-from converter.common.identifiers import uuid7
-from converter.common.storage import ArtifactStore, ObjectExists, ObjectInfo, ObjectNotFound, StorageError
-from converter.common.storage.unbroken import to_the_end
+from converter.common.identifiers import made_at, uuid7
+from converter.common.storage import Apart, ArtifactStore, ObjectExists, ObjectInfo, ObjectNotFound
+from converter.common.unbroken import to_the_end
 from converter.contracts.job import Timestamp, moment, timestamp
-
-log = structlog.get_logger()
 
 ROOT = "uploads/"
 PIECE_BYTES = 4 << 20
 """How much a gateway gathers before it stores it: what a crash can cost, and a PUT of its own for S3."""
 OFFSET_DIGITS = 12
+
+
+class Quota(Struct, frozen=True, kw_only=True):
+    """How much of the uploads a client may have: those that no job has used and that have not ended."""
+
+    count: int = 20
+    size_bytes: int = 4 << 30
+    """Of all of them together, as they were announced."""
+
+
+class QuotaReached(Exception):
+    """`count` uploads of the client, of `size_bytes` together, leave no room in its `quota` for another."""
+
+    def __init__(self, quota: Quota, count: int, size_bytes: int) -> None:
+        super().__init__(f"{count} uploads of {size_bytes} bytes")
+        self.quota, self.count, self.size_bytes = quota, count, size_bytes
 
 
 class UploadNotFound(Exception):
@@ -75,13 +91,22 @@ class Uploads:
     Args:
         store: where they are.
         life: how long one may take, and stays when it is complete.
+        quota: how much of them one client may have.
     """
 
-    def __init__(self, store: ArtifactStore, life: timedelta) -> None:
-        self._store, self._life = store, life
+    def __init__(self, store: ArtifactStore, life: timedelta, quota: Quota | None = None) -> None:
+        self._store, self._life, self._quota = store, life, quota or Quota()
+        self._beginning: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def create(self, client_id: str, size_bytes: int, filename: str, metadata: str = "") -> Upload:
-        """Begin an upload."""
+        """Begin an upload.
+
+        Gateways that begin uploads of one client at the same moment do not see each other's: each may let in one more
+        than the quota allows.
+
+        Raises:
+            QuotaReached: see above.
+        """
         upload = Upload(
             upload_id=uuid7(),
             client_id=client_id,
@@ -90,8 +115,20 @@ class Uploads:
             metadata=metadata,
             created_at=timestamp(),
         )
-        await self._store.put(f"{_prefix(client_id, upload.upload_id)}info", msgspec.json.encode(upload))
+        async with self._beginning.setdefault(client_id, asyncio.Lock()):
+            await self._require_room(client_id, size_bytes)
+            await self._store.put(f"{_prefix(client_id, upload.upload_id)}info", msgspec.json.encode(upload))
         return upload
+
+    async def _require_room(self, client_id: str, size_bytes: int) -> None:
+        count, total_bytes = 0, 0
+        async for info in self._store.list(_root(client_id)):
+            *_, upload_id, name = info.object_key.split("/")
+            if name == "info":
+                with suppress(UploadNotFound):
+                    count, total_bytes = count + 1, total_bytes + (await self.find(client_id, upload_id)).size_bytes
+        if count + 1 > self._quota.count or total_bytes + size_bytes > self._quota.size_bytes:
+            raise QuotaReached(self._quota, count, total_bytes)
 
     async def find(self, client_id: str, upload_id: str) -> Upload:
         """The client's upload.
@@ -116,13 +153,15 @@ class Uploads:
         """How many of its bytes have arrived."""
         return sum(piece.size_bytes for piece in await self._pieces(upload))
 
-    async def append(self, upload: Upload, offset: int, body: AsyncIterator[bytes]) -> int:
+    async def append(self, upload: Upload, offset: int, body: AsyncIterator[bytes], announced_bytes: int = 0) -> int:
         """Store what arrives, also of a body that breaks off; the new offset.
+
+        Nothing is kept of a body that has announced more bytes than there is room for.
 
         Raises:
             OffsetConflict, UploadTooLong: see above.
         """
-        await self._expect(upload, offset)
+        await self._expect(upload, offset, announced_bytes)
         gathered = bytearray()
         try:
             async for chunk in body:
@@ -138,13 +177,15 @@ class Uploads:
                 await to_the_end(self._keep(upload, offset, bytes(gathered)))
         return offset + len(gathered)
 
-    async def append_verified(self, upload: Upload, offset: int, body: AsyncIterator[bytes], checksum: Checksum) -> int:
+    async def append_verified(
+        self, upload: Upload, offset: int, body: AsyncIterator[bytes], announced_bytes: int, checksum: Checksum
+    ) -> int:
         """Store a whole body if it has `checksum`, else nothing of it; the new offset.
 
         Raises:
             OffsetConflict, UploadTooLong, ChecksumMismatch: see above.
         """
-        await self._expect(upload, offset)
+        await self._expect(upload, offset, announced_bytes)
         digest = hashlib.new(checksum.algorithm, usedforsecurity=False)
         async with self._store.writer(_piece_key(upload, offset)) as writer:
             async for chunk in body:
@@ -170,38 +211,39 @@ class Uploads:
 
     async def remove(self, upload: Upload) -> None:
         """End it: first nobody finds it any more, then its bytes go."""
-        prefix = _prefix(upload.client_id, upload.upload_id)
+        await self._remove(_prefix(upload.client_id, upload.upload_id))
+
+    async def sweep(self, apart: Apart = nullcontext) -> int:
+        """Remove what is past its life, also what a crash has left of it; how many uploads that was.
+
+        Each one is removed within `apart`, which may keep its failure from the others.
+        """
+        removed, seen = 0, ""
+        async for info in self._store.list(ROOT):
+            prefix, _, _ = info.object_key.rpartition("/")
+            if prefix != seen:
+                seen = prefix
+                if self._is_past(prefix.rpartition("/")[2]):
+                    async with apart(prefix):
+                        await self._remove(f"{prefix}/")
+                        removed += 1
+        return removed
+
+    def _is_past(self, upload_id: str) -> bool:
+        try:
+            return made_at(upload_id) + self._life <= datetime.now(UTC)
+        except ValueError:  # put there by somebody else
+            return False
+
+    async def _remove(self, prefix: str) -> None:
         await self._store.delete(f"{prefix}info")
         await self._store.delete_prefix(prefix)
 
-    async def sweep(self) -> int:
-        """Remove what is past its life, and say how many uploads; harmless when several gateways do it at once."""
-        newest: dict[str, datetime] = {}
-        async for info in self._store.list(ROOT):
-            prefix, _, name = info.object_key.rpartition("/")
-            # Pieces without an info are what a crash has left of a removal: their own age counts.
-            if name == "info" or prefix not in newest:
-                newest[prefix] = info.modified_at
-        expired = [prefix for prefix, at in newest.items() if at + self._life <= datetime.now(UTC)]
-        for prefix in expired:
-            await self._store.delete(f"{prefix}/info")
-            await self._store.delete_prefix(f"{prefix}/")
-        await self._store.abort_stale_uploads(self._life, ROOT)
-        return len(expired)
-
-    async def keep_swept(self, every_s: float) -> None:
-        """Sweep again and again; a storage that is away is swept when it is back."""
-        while True:
-            await asyncio.sleep(every_s)
-            try:
-                if removed := await self.sweep():
-                    log.info("uploads.swept", removed=removed)
-            except StorageError as error:
-                log.warning("uploads.not_swept", error=str(error))
-
-    async def _expect(self, upload: Upload, offset: int) -> None:
+    async def _expect(self, upload: Upload, offset: int, announced_bytes: int) -> None:
         if await self.offset(upload) != offset:
             raise OffsetConflict
+        if offset + announced_bytes > upload.size_bytes:
+            raise UploadTooLong
 
     async def _keep(self, upload: Upload, offset: int, piece: bytes) -> None:
         try:
@@ -220,9 +262,13 @@ class Uploads:
         return pieces
 
 
+def _root(client_id: str) -> str:
+    """Of all keys of the client, whose name may have any characters."""
+    return f"{ROOT}{hashlib.sha256(client_id.encode()).hexdigest()[:32]}/"
+
+
 def _prefix(client_id: str, upload_id: str) -> str:
-    """Of its objects' keys; the client's name may have any characters."""
-    return f"{ROOT}{hashlib.sha256(client_id.encode()).hexdigest()[:32]}/{upload_id}/"
+    return f"{_root(client_id)}{upload_id}/"
 
 
 def _piece_key(upload: Upload, offset: int) -> str:

@@ -71,6 +71,11 @@ class JwksCache:
         self.generation = 0
         """Grows whenever the set of keys changes, so that what an old key vouched for can be dropped."""
 
+    @property
+    def usable(self) -> bool:
+        """Whether there is a key set that is not too old."""
+        return bool(self._keys) and self._clock() - self._loaded_at <= self._tuning.stale
+
     async def key(self, kid: str) -> Key | None:
         """The key named `kid`, or `None` when the issuer has no such key.
 
@@ -81,7 +86,7 @@ class JwksCache:
         if not self._has(kid) and (self._fetching is not None or self._clock() >= self._next_fetch):
             # Shielded: one caller that goes away must not end the fetch that others wait for.
             await asyncio.shield(self._fetch())
-        if not self._usable():
+        if not self.usable:
             raise KeysUnavailable(f"no key set from {self._url}")
         return self._keys.get(kid)
 
@@ -108,10 +113,7 @@ class JwksCache:
             await asyncio.gather(self._fetching, return_exceptions=True)
 
     def _has(self, kid: str) -> bool:
-        return kid in self._keys and self._usable()
-
-    def _usable(self) -> bool:
-        return bool(self._keys) and self._clock() - self._loaded_at <= self._tuning.stale
+        return kid in self._keys and self.usable
 
     def _fetch(self) -> asyncio.Task[None]:
         if self._fetching is None:
@@ -171,7 +173,7 @@ def usable_keys(document: bytes) -> dict[str, Key]:
     """
     try:
         entries = msgspec.json.decode(document, type=_KeySet).keys
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"not a JWK set: {error}") from error
     keys = {str(entry["kid"]): key for entry in entries if (key := _signing_key(entry)) is not None}
     if not keys:

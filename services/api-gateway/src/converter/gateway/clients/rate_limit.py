@@ -25,6 +25,7 @@ import structlog
 from msgspec import Struct
 
 from converter.common.bus import Bus, BusRefused, EventBusUnavailable, WrongSequence
+from converter.common.entries import entry_in
 from converter.common.topology import RATE_LIMITS, bucket_key, bucket_stream
 from converter.gateway.http.headers import Header
 
@@ -137,14 +138,14 @@ class RateLimits:
                 log.warning("rate_limit.counting_apart", error=str(error) or type(error).__name__)
             else:
                 return
-        self._help_oneself(account)
+        self._take_own_share(account)
 
     async def _lease(self, account: _Account, client_id: str) -> None:
         # A digest, since a client's id may be longer than a subject and have any characters.
         subject = bucket_key(RATE_LIMITS, hashlib.sha256(client_id.encode()).hexdigest())
         while True:
             found = await self._bus.last(bucket_stream(RATE_LIMITS), subject)
-            count = msgspec.json.decode(found.data, type=_Count) if found else None
+            count = entry_in(found, _Count)
             if count is None or count.window_ends_ms <= self._now_ms():
                 count = _Count(self._now_ms() + self._window_ms, 0)
             batch = max(0, min(self._batch, self._limit - count.leased))
@@ -158,7 +159,7 @@ class RateLimits:
             account.in_hand, account.more = batch, max(0, self._limit - leased.leased)
             return
 
-    def _help_oneself(self, account: _Account) -> None:
+    def _take_own_share(self, account: _Account) -> None:
         if self._now_ms() >= account.window_ends_ms:
             account.window_ends_ms, account.own_share = self._now_ms() + self._window_ms, None
         if account.own_share is None:

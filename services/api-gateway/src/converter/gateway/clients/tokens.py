@@ -11,7 +11,7 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import msgspec
 from joserfc import jws
@@ -19,14 +19,20 @@ from joserfc.errors import JoseError, UnsupportedAlgorithmError
 from joserfc.jws import JWSRegistry
 from msgspec import Struct
 
+from converter.contracts.job import JobRecord
 from converter.gateway.clients.jwks import JwksCache
+from converter.gateway.metrics import TOKENS
+from converter.gateway.representation import JobResource
 
 ALGORITHMS = frozenset({"RS256", "PS256", "ES256", "EdDSA"})
 TOKEN_MAX_CHARS = 8192
 CLIENT_ID_MAX_CHARS = 256
+OWN_CLIENT_ID_PREFIX = "@"
+"""Begins the client ids that the gateway itself uses. No token may carry one, so that their jobs are no client's."""
 CACHED_TOKENS = 10_000
 ACCESS_TOKEN_TYPES = frozenset({"at+jwt", "application/at+jwt"})
 PLAIN_TOKEN_TYPES = frozenset({"jwt", "application/jwt"})
+_KNOWN, _COMPUTED = TOKENS.labels("cache"), TOKENS.labels("signature")
 
 
 class NotAuthentic(Exception):
@@ -38,12 +44,32 @@ class NotAuthentic(Exception):
 
 
 class Principal(Struct, frozen=True):
-    """The client that a valid token speaks for. `expires_at` is its `exp`, in seconds since 1970."""
+    """A client with a valid token, which sees its own jobs; it is refused from `expires_at` on (seconds since 1970).
+
+    `claimed_user` is the user that the token names. `user_id`, if set, is the only user whom the request may be for.
+    """
+
+    jobs_path: ClassVar[str] = "/api/v1/jobs"
+    has_users: ClassVar[bool] = True
 
     client_id: str
     scopes: frozenset[str]
     tenant_id: str | None
     expires_at: float
+    claimed_user: str | None = None
+    user_id: str | None = None
+
+    def sees(self, record: JobRecord) -> bool:
+        """Whether the job is this client's, and this user's."""
+        return record.request.client_id == self.client_id and self.acts_for(record.request.user_id)
+
+    def acts_for(self, user_id: str) -> bool:
+        """Whether the request may be for this user."""
+        return self.user_id is None or self.user_id == user_id
+
+    def shown(self, record: JobRecord, resource: JobResource) -> JobResource:  # noqa: ARG002 - as every caller
+        """The resource as it is."""
+        return resource
 
 
 class TokenPolicy(Struct, frozen=True, kw_only=True):
@@ -77,6 +103,8 @@ class _Claims(Struct, frozen=True):
     nbf: float | None = None
     iat: float | None = None
     sub: str | None = None
+    user_id: Any = None
+    """What it may be is only looked at where it counts."""
     client_id: str | None = None
     azp: str | None = None
     tenant_id: str | None = None
@@ -96,7 +124,8 @@ class _Allowed(JWSRegistry):
 class TokenVerifier:
     """Turns bearer tokens into principals.
 
-    A verified token is remembered until it expires or the issuer's keys change, so that its signature is computed once.
+    A verified token is remembered until it expires, the issuer's keys change or are too old, so that its signature is
+    computed once.
 
     Args:
         jwks: the issuer's keys.
@@ -121,11 +150,13 @@ class TokenVerifier:
         self._jwks.revalidate()
         fingerprint = hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
         principal, generation = self._verified.get(fingerprint, (None, -1))
-        if principal is not None and generation == self._jwks.generation:
-            if principal.expires_at + self._policy.leeway_s > self._clock():
+        if principal is not None and generation == self._jwks.generation and self._jwks.usable:
+            if principal.expires_at > self._clock():
                 self._verified.move_to_end(fingerprint)
+                _KNOWN.inc()
                 return principal
             raise NotAuthentic("token_expired", "The token has expired.")
+        _COMPUTED.inc()
         principal = self._principal(await self._claims(token))
         self._verified[fingerprint] = (principal, self._jwks.generation)
         self._verified.move_to_end(fingerprint)
@@ -178,9 +209,18 @@ class TokenVerifier:
         client_id = claims.client_id if claims.client_id is not None else claims.azp
         if not client_id or len(client_id) > CLIENT_ID_MAX_CHARS or not client_id.isprintable():
             raise NotAuthentic("invalid_token", "The token does not name a client (client_id, azp).")
+        if client_id.startswith(OWN_CLIENT_ID_PREFIX):
+            raise NotAuthentic("invalid_token", f"A client's name cannot begin with {OWN_CLIENT_ID_PREFIX} here.")
         return Principal(
             client_id=client_id,
             scopes=frozenset([*(claims.scope or "").split(), *(claims.scp or [])]),
             tenant_id=claims.tenant_id,
-            expires_at=claims.exp,
+            expires_at=claims.exp + leeway_s,
+            claimed_user=_claimed_user(claims),
         )
+
+
+def _claimed_user(claims: _Claims) -> str | None:
+    if claims.user_id is None:
+        return claims.sub
+    return claims.user_id if isinstance(claims.user_id, str) else None

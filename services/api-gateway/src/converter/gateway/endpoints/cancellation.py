@@ -9,12 +9,14 @@ from litestar import Response, delete, post
 from litestar.enums import MediaType
 
 from converter.common.bus import EventBusUnavailable
+from converter.common.failpoint import failpoint
 from converter.common.lifecycle import State, pending
 from converter.common.promotion import PromotionInProgress
 from converter.common.storage import StorageError
 from converter.contracts import subjects
 from converter.contracts.facts import JobCancelled, JobDeleted
 from converter.contracts.job import JobRecord, timestamp
+from converter.gateway.caller import Caller
 from converter.gateway.endpoints.jobs import ApiRequest, current, own, own_job
 from converter.gateway.endpoints.promotions import close_overdue
 from converter.gateway.gateway import Gateway
@@ -27,9 +29,9 @@ log = structlog.get_logger()
 
 
 class Precondition:
-    """`If-Match`, held against the job that was looked at and against the one that is then changed.
+    """`If-Match`, checked against the job as it was read, and again against the state that is then changed.
 
-    The tag is of the whole representation, progress included: of a running job it holds for a moment only.
+    The tag covers the whole representation, progress included: that of a running job changes all the time.
     """
 
     def __init__(self, revision: int | None) -> None:
@@ -45,13 +47,13 @@ class Precondition:
         header = request.headers.get("if-match")
         if header is None or header.strip() == "*":
             return cls(None)
-        tag = etag_of(await current(gateway, record))
+        tag = etag_of(await current(gateway, request.user, record))
         if not matches(header, tag):
             raise Refusal("precondition_failed", headers={"ETag": tag})
         return cls(record.revision)
 
     def check(self, record: JobRecord) -> None:
-        """Hold it against the state that is about to change.
+        """Check the state that is about to change.
 
         Raises:
             Refusal: `precondition_failed`; somebody changed the job since.
@@ -63,7 +65,8 @@ class Precondition:
 _CANCEL = Operation(
     answers={202: Answer("The job, cancelled.", JobResource)},
     parameters=(IF_MATCH,),
-    refusals=("job_not_active", "precondition_failed"),
+    refusals=("job_not_active", "precondition_failed", "event_bus_full"),
+    refused_with={"precondition_failed": ("ETag",)},
 )
 _DELETE = Operation(
     answers={
@@ -72,7 +75,8 @@ _DELETE = Operation(
         204: Answer("The job had ended; its record and its artifacts are gone."),
     },
     parameters=(IF_MATCH,),
-    refusals=("promotion_in_progress", "precondition_failed"),
+    refusals=("promotion_in_progress", "precondition_failed", "event_bus_full"),
+    refused_with={"precondition_failed": ("ETag",)},
 )
 
 
@@ -84,19 +88,19 @@ _DELETE = Operation(
 )
 async def cancel_job(request: ApiRequest, gateway: Gateway, job_id: str) -> Response[bytes]:
     """Cancel an active job; its record, its log and what its stages have made stay."""
-    client_id = request.user.client_id
-    precondition = await Precondition.of(request, gateway, await own_job(gateway, client_id, job_id))
+    caller = request.user
+    precondition = await Precondition.of(request, gateway, await own_job(gateway, caller, job_id))
 
     def decide(state: State) -> JobCancelled:
-        record = own(state, client_id)
+        record = own(state, caller)
         precondition.check(record)
         if not record.active:
             raise Refusal("job_not_active", details={"job_status": record.status})
         return JobCancelled(at=timestamp())
 
-    record = own(await gateway.job_log.append(job_id, decide), client_id)
+    record = own(await gateway.job_log.append(job_id, decide), caller)
     await _hint(gateway, job_id)
-    return json_answer(await current(gateway, record), status_code=202)
+    return json_answer(await current(gateway, caller, record), status_code=202)
 
 
 @delete(
@@ -107,42 +111,43 @@ async def cancel_job(request: ApiRequest, gateway: Gateway, job_id: str) -> Resp
 )
 async def delete_job(request: ApiRequest, gateway: Gateway, job_id: str) -> Response[bytes]:
     """Cancel an active job, or delete one that has ended. A job that ends meanwhile is left as it is."""
-    client_id = request.user.client_id
-    record = await close_overdue(gateway, client_id, await own_job(gateway, client_id, job_id))
+    caller = request.user
+    record = await close_overdue(gateway, caller, await own_job(gateway, caller, job_id))
     precondition = await Precondition.of(request, gateway, record)
     if record.active:
-        return await _cancelled(gateway, client_id, job_id, precondition)
-    await _delete(gateway, client_id, job_id, precondition)
+        return await _cancelled(gateway, caller, job_id, precondition)
+    await _delete(gateway, caller, job_id, precondition)
     return Response(b"", status_code=204)
 
 
-async def _cancelled(gateway: Gateway, client_id: str, job_id: str, precondition: Precondition) -> Response[bytes]:
+async def _cancelled(gateway: Gateway, caller: Caller, job_id: str, precondition: Precondition) -> Response[bytes]:
     cancelled = False
 
     def decide(state: State) -> JobCancelled | None:
         nonlocal cancelled
-        record = own(state, client_id)
+        record = own(state, caller)
         precondition.check(record)
         cancelled = record.active
         return JobCancelled(at=timestamp()) if cancelled else None
 
-    record = own(await gateway.job_log.append(job_id, decide), client_id)
+    record = own(await gateway.job_log.append(job_id, decide), caller)
     if cancelled:
         await _hint(gateway, job_id)
-    return json_answer(await current(gateway, record), status_code=202 if cancelled else 200)
+    return json_answer(await current(gateway, caller, record), status_code=202 if cancelled else 200)
 
 
-async def _delete(gateway: Gateway, client_id: str, job_id: str, precondition: Precondition) -> None:
+async def _delete(gateway: Gateway, caller: Caller, job_id: str, precondition: Precondition) -> None:
     """The record first: from then on nobody is shown an object that may be gone."""
 
     def decide(state: State) -> JobDeleted:
-        record = own(state, client_id)
+        record = own(state, caller)
         precondition.check(record)
         if waiting := pending(record):
             raise PromotionInProgress(waiting[0])
         return JobDeleted(at=timestamp(), reason="requested")
 
     await gateway.job_log.append(job_id, decide)
+    failpoint("before", "remove")
     try:
         await gateway.store.delete_prefix(f"jobs/{job_id}/")
     except StorageError as error:

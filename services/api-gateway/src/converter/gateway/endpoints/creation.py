@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Coroutine
+from contextlib import suppress
 from datetime import UTC, datetime
-from urllib.parse import parse_qsl
 
 import structlog
 from litestar import Response, post
@@ -12,25 +14,28 @@ from litestar.enums import MediaType
 from msgspec import Struct
 from multipart import parse_options_header
 
-from converter.common.bus import EventBusUnavailable
+from converter.common.bus import BusRefused, EventBusUnavailable
+from converter.common.eventlog import NOTHING
 from converter.common.failpoint import failpoint
 from converter.common.idempotency import Earlier, Hold, InProgress
 from converter.common.identifiers import uuid7
 from converter.common.lifecycle import IllegalTransition
 from converter.common.storage import StorageError
-from converter.common.users import UserHasActiveJob
+from converter.common.users import ListedJob, UserHasActiveJob, user_key
 from converter.contracts.facts import JobCreated
 from converter.contracts.job import JobRecord, JobRequest, timestamp
 from converter.gateway import deadlines
-from converter.gateway.endpoints.jobs import ApiRequest, current, own
+from converter.gateway.caller import Caller
+from converter.gateway.endpoints.jobs import ApiRequest, current, own, require_user
 from converter.gateway.gateway import Gateway
 from converter.gateway.http.answers import json_answer
 from converter.gateway.http.errors import FieldError, Refusal, bad_fields
+from converter.gateway.http.query import flag_in, read_query
 from converter.gateway.intake.content_digest import ContentDigest
 from converter.gateway.intake.inputs import FormBody, Inputs, fingerprint, received
 from converter.gateway.intake.model_part import UnusableModel
 from converter.gateway.intake.shelf import Nowhere
-from converter.gateway.intake.verdict import Verdict, unusable, verdict
+from converter.gateway.intake.verdict import Verdict, unusable, verdict, warnings
 from converter.gateway.openapi.job_form import CREATE_JOB
 from converter.gateway.uploads import UploadNotFound
 
@@ -43,7 +48,7 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 class _Order(Struct, frozen=True, kw_only=True):
     """One request for a job."""
 
-    client_id: str
+    caller: Caller
     request_id: str
     body: FormBody
 
@@ -53,44 +58,50 @@ async def create_job(request: ApiRequest, gateway: Gateway) -> Response[bytes]:
     """Take in a model and its images, then create the job. The user's lock is claimed last: an upload holds nothing."""
     dry_run, key = _dry_run(request.scope["query_string"]), _idempotency_key(request)
     order = _Order(
-        client_id=request.user.client_id,
+        caller=request.user,
         request_id=request.state["request_id"],
         body=FormBody(
             receive=request.receive,
             boundary=multipart_boundary(request, gateway.limits.body_max_bytes),
-            digest=ContentDigest(request.headers.get("content-digest")),
+            digest=ContentDigest(", ".join(request.headers.getall("content-digest", []))),
             limits=gateway.limits,
             pace=gateway.pace,
+            with_user=request.user.has_users,
         ),
     )
     with gateway.upload_slots.taken():
         if dry_run:
             return json_answer(await _judged(gateway, order))
         if key is None:
-            return await _answer(gateway, await _new(gateway, order, uuid7(), None))
+            return await created(gateway, order.caller, await _new(gateway, order, uuid7(), None))
         try:
             return await _once(gateway, order, key)
         except InProgress:
             raise Refusal("idempotency_in_progress") from None
 
 
-async def _answer(gateway: Gateway, record: JobRecord, headers: dict[str, str] | None = None) -> Response[bytes]:
-    location = {"Location": f"/api/v1/jobs/{record.job_id}"}
-    return json_answer(await current(gateway, record), status_code=201, headers=location | (headers or {}))
+async def created(
+    gateway: Gateway, caller: Caller, record: JobRecord, headers: dict[str, str] | None = None
+) -> Response[bytes]:
+    """The answer to an order that has become a job."""
+    location = {"Location": f"{caller.jobs_path}/{record.job_id}"}
+    return json_answer(await current(gateway, caller, record), status_code=201, headers=location | (headers or {}))
 
 
 async def _judged(gateway: Gateway, order: _Order) -> Verdict:
     """The verdict on a form of which nothing is kept."""
 
-    async def whatever_the_lock(_: str) -> None:
+    async def whatever_the_lock(user_id: str) -> None:
         """No job is going to be created."""
+        require_user(order.caller, user_id)
 
     nowhere = Nowhere()
-    find_model = gateway.named_models.finder(order.client_id, nowhere, look_into_known=True)
+    find_model = gateway.named_models.finder(order.caller.client_id, nowhere, look_into_known=True)
     try:
         async with received(
             order.body, shelf=nowhere, job_id=uuid7(), look_at_lock=whatever_the_lock, find_model=find_model
         ) as inputs:
+            require_user(order.caller, inputs.order.user_id)
             assert inputs.skimmed is not None  # noqa: S101 - every model has been looked into
             count = inputs.ref_images.count if inputs.ref_images else 0
             return verdict(inputs.order, inputs.model, inputs.skimmed, count)
@@ -105,26 +116,35 @@ async def _once(gateway: Gateway, order: _Order, key: str) -> Response[bytes]:
         InProgress: another request with the key is being served.
         Refusal: `idempotency_mismatch`, and all that `_new` refuses.
     """
-    if earlier := await gateway.idempotency_keys.earlier(order.client_id, key):
-        return await _answer(gateway, await _repeated(order, earlier), {"Idempotency-Replayed": "true"})
+    caller = order.caller
+    if earlier := await gateway.idempotency_keys.earlier(caller.client_id, key):
+        return await created(gateway, caller, await _repeated(order, earlier), {"Idempotency-Replayed": "true"})
     job_id = uuid7()
-    async with gateway.idempotency_keys.held(order.client_id, key, job_id) as hold:
-        return await _answer(gateway, await _new(gateway, order, job_id, hold))
+    async with gateway.idempotency_keys.held(caller.client_id, key, job_id) as hold:
+        return await created(gateway, caller, await _new(gateway, order, job_id, hold))
 
 
 async def _repeated(order: _Order, earlier: Earlier) -> JobRecord:
+    """The job of the first request, if this one is the same.
+
+    The whole form has to be read, files included: the fingerprint covers the fields and the digests of the files, in
+    any order. Headers cannot tell whether two forms are the same: the boundary differs from try to try, and with it the
+    length and the `Content-Digest`.
+    """
     if await fingerprint(order.body) != earlier.fingerprint:
         raise Refusal("idempotency_mismatch")
     if not isinstance(earlier.job, JobRecord):
-        raise Refusal("job_not_found", "The job that was created with this key has been deleted.")
-    return earlier.job
+        message, hint = "The job that was created with this key has been deleted.", "Use a new key to create another."
+        raise Refusal("job_not_found", message, details={"hint": hint})
+    return own(earlier.job, order.caller)
 
 
 async def _new(gateway: Gateway, order: _Order, job_id: str, hold: Hold | None) -> JobRecord:
     """Take in the form and create the job."""
-    client_id = order.client_id
+    client_id = order.caller.client_id
 
     async def look_at_lock(user_id: str) -> None:
+        require_user(order.caller, user_id)
         if held := await gateway.active_jobs.holder(client_id, user_id):
             raise held
 
@@ -135,11 +155,12 @@ async def _new(gateway: Gateway, order: _Order, job_id: str, hold: Hold | None) 
         look_at_lock=look_at_lock,
         find_model=gateway.named_models.finder(client_id, gateway.store),
     ) as inputs:
+        require_user(order.caller, inputs.order.user_id)
         if hold is not None:
             await hold.bind(inputs.fingerprint)
         try:
-            record = await _create(gateway, job_id, inputs, client_id, order.request_id)
-        except UserHasActiveJob:
+            record = await create(gateway, order.caller, job_id, inputs, order.request_id)
+        except (UserHasActiveJob, BusRefused):
             if hold is not None:
                 hold.release()
             raise
@@ -154,40 +175,78 @@ async def _tidy_up(gateway: Gateway, client_id: str, inputs: Inputs) -> None:
         log.warning("uploads.not_removed", upload_id=inputs.order.model_upload_id, error=str(error))
 
 
-async def _create(gateway: Gateway, job_id: str, inputs: Inputs, client_id: str, request_id: str) -> JobRecord:
-    """Index, claim, create: a crash in between leaves an entry or a lock without a job, and both heal.
+async def create(gateway: Gateway, caller: Caller, job_id: str, inputs: Inputs, request_id: str) -> JobRecord:
+    """List the job, claim its user's lock and set the timer of its deadline, all at once; then create it.
+
+    A crash in between leaves entries without a job, which expire or are swept. A job without a user is not listed and
+    needs no lock.
 
     Raises:
         UserHasActiveJob: another job of the user is active.
+        BusRefused: the event bus does not take it, as when it is full; nothing is left of it.
         EventBusUnavailable: the job may or may not come to be; its inputs are kept.
     """
-    user_id, now = inputs.order.user_id, datetime.now(UTC)
+    client_id, user_id, now = caller.client_id, inputs.order.user_id, datetime.now(UTC)
     fact = JobCreated(
         at=timestamp(now),
         job_id=job_id,
         request=_job_request(inputs, client_id, request_id),
         expires_at=timestamp(now + gateway.artifact_ttl),
-        warnings=inputs.order.warnings,
+        warnings=warnings(inputs.order, inputs.skimmed),
     )
-    await gateway.user_jobs.add(client_id, user_id, job_id)
-    await gateway.active_jobs.claim(client_id, user_id, job_id)
-    await deadlines.schedule(gateway.bus, job_id, now + gateway.job_deadline)
-    inputs.keep()
-    failpoint("before", "create")
     try:
-        record = own(await gateway.job_log.append(job_id, lambda _: fact), client_id)
-    except IllegalTransition:
-        # This gateway slept past the claim's grace and the lock was taken over.
+        timer = deadlines.schedule(gateway.bus, job_id, now + gateway.job_deadline)
+        await (timer if user_id is None else _all_of(timer, _claim(gateway, client_id, user_id, job_id)))
+        inputs.keep()
+        failpoint("before", "create")
+        # The id is new, so the first write expects an empty log. If it is not, the second one reads it and decides.
+        created = await gateway.job_log.append_after(job_id, NOTHING, fact)
+        record = own(created.state if created else await gateway.job_log.append(job_id, lambda _: fact), caller)
+    except BusRefused:
         inputs.release()
-        raise await gateway.active_jobs.holder(client_id, user_id) or UserHasActiveJob(job_id, None) from None
+        if user_id is not None:
+            await _unclaim(gateway, client_id, user_id, job_id)
+        raise
+    except IllegalTransition:
+        # This gateway slept past the grace of the claim, or of the key, and what it held was taken over.
+        inputs.release()
+        holder = await gateway.active_jobs.holder(client_id, user_id) if user_id is not None else None
+        raise holder or UserHasActiveJob(job_id, None) from None
     await _list_model(gateway, client_id, job_id, inputs)
     return record
+
+
+async def _claim(gateway: Gateway, client_id: str, user_id: str, job_id: str) -> None:
+    try:
+        await _all_of(
+            gateway.user_jobs.add(client_id, user_id, job_id),
+            gateway.active_jobs.claim(client_id, user_id, job_id),
+        )
+    except UserHasActiveJob:
+        with suppress(EventBusUnavailable, BusRefused):  # the janitor finds an entry without a job
+            await gateway.user_jobs.forget(ListedJob(user_key(client_id, user_id), job_id))
+        raise
+
+
+async def _all_of(*writes: Coroutine[None, None, None]) -> None:
+    """Do `writes` at once, each to its end; then raise what one of them raised."""
+    for outcome in await asyncio.gather(*writes, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
+async def _unclaim(gateway: Gateway, client_id: str, user_id: str, job_id: str) -> None:
+    """Take back what `_claim` wrote for a job that does not come to be; what cannot be taken back heals by itself."""
+    user = user_key(client_id, user_id)
+    with suppress(EventBusUnavailable, BusRefused):
+        await gateway.active_jobs.forget(user, job_id)
+        await gateway.user_jobs.forget(ListedJob(user, job_id))
 
 
 async def _list_model(gateway: Gateway, client_id: str, job_id: str, inputs: Inputs) -> None:
     try:
         await gateway.sent_models.add(client_id, job_id, inputs.model)
-    except EventBusUnavailable as error:
+    except (EventBusUnavailable, BusRefused) as error:
         # The job stands; its model just cannot be named by digest.
         log.warning("models.not_listed", job_id=job_id, error=str(error))
 
@@ -196,7 +255,7 @@ def _job_request(inputs: Inputs, client_id: str, request_id: str) -> JobRequest:
     order = inputs.order
     return JobRequest(
         client_id=client_id,
-        user_id=order.user_id,
+        user_id=order.user_id or "",
         platform=order.platform,
         model_id=order.model_id,
         version=order.version,
@@ -222,17 +281,18 @@ def multipart_boundary(request: ApiRequest, body_max_bytes: int) -> str:
         raise Refusal("file_too_large", "The body is over its limit.", details={"limit_bytes": body_max_bytes})
     boundary: str = parameters.get("boundary", "")
     if not 1 <= len(boundary) <= _BOUNDARY_MAX_CHARS:
-        raise Refusal("invalid_multipart", "Content-Type names no usable boundary.")
+        hint = f"Name one of 1 to {_BOUNDARY_MAX_CHARS} characters: multipart/form-data; boundary=…"
+        raise Refusal("invalid_multipart", "Content-Type names no usable boundary.", details={"hint": hint})
     return boundary
 
 
 def _dry_run(query_string: bytes) -> bool:
-    found = [
-        value for name, value in parse_qsl(query_string.decode("latin-1"), keep_blank_values=True) if name == "dry_run"
-    ]
-    if found not in ([], ["true"], ["false"]):
-        raise bad_fields([FieldError("dry_run", "allowed: true or false, once")])
-    return found == ["true"]
+    # A parameter that is not known may be this one misspelt, and the caller does not want a job.
+    given, problems = read_query(query_string, ["dry_run"])
+    dry_run = flag_in(given, "dry_run", problems)
+    if problems:
+        raise bad_fields(problems)
+    return dry_run
 
 
 def _idempotency_key(request: ApiRequest) -> str | None:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from litestar import Response, get, post
 from litestar.enums import MediaType
 from msgspec import Struct
+from msgspec.structs import replace
 
 from converter.contracts.job import STAGES, Artifact, JobRecord, Timestamp
 from converter.gateway.endpoints.artifacts import artifact_answer
-from converter.gateway.endpoints.jobs import ApiRequest, own_job
+from converter.gateway.endpoints.jobs import ApiRequest, shown_job
 from converter.gateway.endpoints.links import Link, LinkExpired, LinkInvalid
 from converter.gateway.endpoints.orders import read_order, require_json, source_in
 from converter.gateway.gateway import Gateway
 from converter.gateway.http.answers import json_answer
 from converter.gateway.http.body import whole
-from converter.gateway.http.errors import SMALL_BODY_MAX_BYTES, Refusal, bad_fields
+from converter.gateway.http.errors import SMALL_BODY_MAX_BYTES, FieldError, Refusal, bad_fields
+from converter.gateway.http.written import shown
 from converter.gateway.openapi.documentation import (
     BINARY,
     IF_NONE_MATCH,
@@ -33,12 +35,20 @@ class DownloadLink(Struct, frozen=True, kw_only=True):
     expires_at: Timestamp
 
 
+_FILES = ("artifact", "provenance")
 _CREATE = Operation(
     body=Body(
         {
             "type": "object",
             "additionalProperties": False,
-            "properties": {"source": {"enum": [*STAGES, None], "description": "By default the last stage's."}},
+            "properties": {
+                "source": {"enum": [*STAGES, None], "description": "By default the last stage's."},
+                "file": {
+                    "enum": [*_FILES],
+                    "default": "artifact",
+                    "description": "The artifact, or the signed statement of how it was made.",
+                },
+            },
         },
         required=False,
     ),
@@ -46,16 +56,19 @@ _CREATE = Operation(
     refusals=("source_not_available",),
     tag="artifacts",
 )
-_DOWNLOAD = Operation(
+_OF_FILES = ("ETag", "Content-Disposition", "Accept-Ranges", "Repr-Digest")
+_KINDS = (BINARY, "application/*")
+"""Each toolchain names its own; what makes clients from the document knows the first for any file."""
+DOWNLOAD = Operation(
     parameters=(
         IF_NONE_MATCH,
         Parameter("Range", {"type": "string"}, "One range of bytes.", "header"),
         Parameter("If-Range", {"type": "string"}, "Give the range only if this is still the ETag.", "header"),
     ),
     answers={
-        200: Answer("The file.", {}, ("ETag", "Content-Disposition", "Accept-Ranges"), BINARY),
-        206: Answer("The range.", {}, ("ETag", "Content-Disposition", "Accept-Ranges", "Content-Range"), BINARY),
-        304: NOT_MODIFIED,
+        200: Answer("The file.", {}, _OF_FILES, _KINDS),
+        206: Answer("The range.", {}, (*_OF_FILES, "Content-Range"), _KINDS),
+        304: replace(NOT_MODIFIED, headers=(*NOT_MODIFIED.headers, "Accept-Ranges")),
     },
     refusals=("link_expired", "range_not_satisfiable", "storage_unavailable", "event_bus_unavailable"),
     tag="artifacts",
@@ -68,20 +81,27 @@ _DOWNLOAD = Operation(
     media_type=MediaType.JSON,
 )
 async def create_download_link(request: ApiRequest, gateway: Gateway, job_id: str) -> Response[bytes]:
-    """A link to what a stage has made, by default the last that the job runs. The body may be left out."""
+    """A link to what a stage has made, by default the last that the job runs, or to the signed statement of how.
+
+    The body may be left out.
+    """
     body = await whole(request.receive, limit_bytes=SMALL_BODY_MAX_BYTES, pace=gateway.pace)
     if body:
         require_json(request)
-    given, problems = read_order(body or b"{}", ["source"])
+    given, problems = read_order(body or b"{}", ["source", "file"])
     source = source_in(given, problems)
+    file = given.get("file", "artifact")
+    if file not in _FILES:
+        problems.append(FieldError("file", f"found {shown(file)}; allowed: {', '.join(_FILES)}"))
     if problems:
         raise bad_fields(problems)
-    record = await own_job(gateway, request.user.client_id, job_id)
+    record = await shown_job(gateway, request.user, job_id)
     source = source or record.request.stages[-1]
-    artifact = record.artifact(source)
+    look = record.artifact if file == "artifact" else record.provenance
+    artifact = look(source)
     if artifact is None:
-        available = [stage for stage in record.stages if record.artifact(stage)]
-        raise Refusal("source_not_available", details={"source": source, "available": available})
+        available = [stage for stage in record.stages if look(stage)]
+        raise Refusal("source_not_available", details={"source": source, "file": file, "available": available})
     token, expires_at = gateway.links.token(Link(job_id, source, artifact.sha256))
     url = f"{gateway.public_base_url}/api/v1/downloads/{token}"
     return json_answer(
@@ -91,13 +111,13 @@ async def create_download_link(request: ApiRequest, gateway: Gateway, job_id: st
     )
 
 
-@get("/api/v1/downloads/{token:str}", opt={"requires": None, "operation": _DOWNLOAD}, media_type=MediaType.JSON)
+@get("/api/v1/downloads/{token:str}", opt={"requires": None, "operation": DOWNLOAD}, media_type=MediaType.JSON)
 async def download(request: ApiRequest, gateway: Gateway, token: str) -> Response[bytes]:
     """The artifact behind a link, or the range of it that is asked for."""
     try:
         link = gateway.links.read(token)
     except LinkInvalid:
-        raise Refusal("not_found") from None
+        raise _no_file() from None
     except LinkExpired as expired:
         raise Refusal("link_expired", details={"expired_at": expired.at}) from None
     artifact = await _linked(gateway, link)
@@ -106,7 +126,12 @@ async def download(request: ApiRequest, gateway: Gateway, token: str) -> Respons
 
 async def _linked(gateway: Gateway, link: Link) -> Artifact:
     state = await gateway.job_log.read(link.job_id)
-    artifact = state.artifact(link.stage) if isinstance(state, JobRecord) else None
-    if artifact is None or artifact.sha256 != link.sha256:
-        raise Refusal("not_found")
-    return artifact
+    if isinstance(state, JobRecord):
+        for linked in (state.artifact(link.stage), state.provenance(link.stage)):
+            if linked and linked.sha256 == link.sha256:
+                return linked
+    raise _no_file()
+
+
+def _no_file() -> Refusal:
+    return Refusal("not_found", "There is no file behind this link.", details={"hint": "Ask for a new one."})

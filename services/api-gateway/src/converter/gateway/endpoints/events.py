@@ -5,29 +5,26 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
 
+import msgspec
 from litestar import Response, get
 from litestar.enums import MediaType
 
 from converter.common.bus import EventBusUnavailable
 from converter.contracts.facts import Event, JobDeleted
 from converter.contracts.job import JobRecord
-from converter.gateway.endpoints.jobs import ApiRequest, own_job
+from converter.gateway.caller import Caller
+from converter.gateway.endpoints.jobs import ApiRequest, current, shown_job
 from converter.gateway.gateway import Gateway
 from converter.gateway.http.errors import FieldError, bad_fields
 from converter.gateway.http.sse import HEARTBEAT, HEARTBEAT_S, sse_answer, sse_event
 from converter.gateway.http.written import shown
-from converter.gateway.live import Watch, is_current
+from converter.gateway.live import LOOK_S, Told, Watch, is_current
 from converter.gateway.openapi.documentation import EVENT, Answer, Operation, Parameter
 from converter.gateway.representation import job_resource, progress
-
-LOOK_S = 1.0
-"""How often the log is looked at without a hint, which may be lost."""
-LOOK_SOON_S = 0.02
-HINT_HOLDS_S = 0.5
-"""A hint may come before its event is stored; for this long the log is looked at often."""
-
 
 _EVENTS = Operation(
     parameters=(
@@ -39,9 +36,15 @@ _EVENTS = Operation(
         ),
     ),
     answers={
-        200: Answer("Server-sent events; ids are the job's revisions.", EVENT, (), "text/event-stream"),
+        200: Answer(
+            "Ids are the job's revisions; `end`: the token has expired.",
+            EVENT,
+            (),
+            "text/event-stream",
+        ),
         204: Answer("Nothing more will come: do not connect again."),
     },
+    refusals=("service_busy",),
 )
 
 
@@ -52,67 +55,149 @@ async def get_events(request: ApiRequest, gateway: Gateway, job_id: str) -> Resp
     204 when there is nothing more to come, which tells an EventSource not to connect again.
     """
     seen = _last_event_id(request.headers.get("last-event-id"))
-    record = await own_job(gateway, request.user.client_id, job_id)
-    if _over(record) and record.revision <= seen:
+    record = await shown_job(gateway, request.user, job_id)
+    if over(record) and record.revision <= seen:
         return Response(b"", status_code=204)
-    return sse_answer(lambda: _Stream(gateway, job_id, seen).events())
+    return follow(gateway, request.user, JobEvents(gateway, request.user, job_id, seen, Facts()).events)
 
 
-class _Stream:
-    """One client's stream. What the client does not take yet is not read yet."""
+def follow(gateway: Gateway, caller: Caller, events: Callable[[], AsyncGenerator[bytes, None]]) -> Response[bytes]:
+    """A stream for the caller, for as long as it is let in; one of those that it may have."""
+    return sse_answer(events, gateway.stream_slots.taken(caller.client_id), caller.expires_at)
 
-    def __init__(self, gateway: Gateway, job_id: str, seen: int) -> None:
-        self._gateway, self._job_id, self._seen = gateway, job_id, seen
+
+class Telling(Protocol):
+    """How a face writes a job's events: those of the log, and extra ones of its own."""
+
+    def listening(self, watch: Watch) -> AbstractAsyncContextManager[None]:
+        """While it is open, `watch` is woken by extra events."""
+
+    def revision(self, event: Event, revision: int, told: object) -> bytes:
+        """One event of the log; `revision` is that of the job after it, `told` what the client is told of it."""
+
+    def extra(self) -> AsyncGenerator[bytes, None] | None:
+        """The extra events that there are now; None for a face without any."""
+
+
+class Facts:
+    """Each event of the log under its own name, with the job after it."""
+
+    def listening(self, watch: Watch) -> AbstractAsyncContextManager[None]:  # noqa: ARG002 - as all that tell
+        """Nothing to listen to."""
+        return contextlib.nullcontext()
+
+    def revision(self, event: Event, revision: int, told: object) -> bytes:
+        """The fact."""
+        return sse_event(str(event.fact.__struct_config__.tag), told, revision)
+
+    def extra(self) -> None:
+        """None."""
+
+
+class JobEvents:
+    """One client's stream. What the client does not take yet is not read yet.
+
+    Args:
+        gateway: knows the job.
+        caller: to whom it is shown.
+        job_id: which.
+        seen: the revision up to which the client knows it.
+        telling: writes the events.
+    """
+
+    def __init__(self, gateway: Gateway, caller: Caller, job_id: str, seen: int, telling: Telling) -> None:
+        self._gateway, self._caller, self._job_id = gateway, caller, job_id
+        self._seen, self._telling = seen, telling
         self._record: JobRecord | None = None
+        self._sequence = 0
+        """Of the message that carries `record`."""
         self._ended = False
 
     async def events(self) -> AsyncGenerator[bytes, None]:
         """What `get_events` promises."""
-        hinted_until = 0.0
         with self._gateway.live.watch(self._job_id) as watch:
-            async for event in self._news():
+            async with self._telling.listening(watch):
+                async for event in self._revisions(watch):
+                    yield event
+                if self._record and (report := await self._gateway.live.progress_of(self._record)):
+                    watch.tell_progress(report)
+                async for event in self._what_comes(watch):
+                    yield event
+
+    async def _what_comes(self, watch: Watch) -> AsyncGenerator[bytes, None]:
+        """The events from now on."""
+        spoke_at = looked_at = time.monotonic()
+        while not self._ended and not self._gateway.live.ending:
+            now = time.monotonic()
+            if now >= looked_at + LOOK_S:
+                looked_at = now
+                watch.missed |= not self._gateway.read_copy.holds  # nobody tells of events then
+            async for event in self._revisions(watch):
                 yield event
-            if self._record and (report := await self._gateway.live.progress_of(self._record)):
-                watch.tell_progress(report)
-            spoke_at = looked_at = time.monotonic()
-            while not self._ended and not self._gateway.live.ending:
-                now = time.monotonic()
-                if watch.take_change():
-                    hinted_until = now + HINT_HOLDS_S
-                if now < hinted_until or now >= looked_at + LOOK_S:
-                    looked_at = now
-                    async for event in self._news():
-                        yield event
-                        spoke_at, hinted_until = now, 0.0
-                    if self._ended:
-                        return
-                if told := self._progress(watch):
-                    yield told
-                    spoke_at = now
-                if now >= spoke_at + HEARTBEAT_S:
-                    yield HEARTBEAT
-                    spoke_at = now
-                await watch.wait(LOOK_SOON_S if now < hinted_until else LOOK_S)
-
-    async def _news(self) -> AsyncGenerator[bytes, None]:
-        """The events that the client has not seen."""
-        with contextlib.suppress(EventBusUnavailable):  # it is looked again, for as long as the client stays
-            if self._record and await self._gateway.job_log.read(self._job_id) == self._record:
+                spoke_at = now
+            if self._ended:
                 return
-            revision = 0
-            for event in await self._gateway.job_log.history(self._job_id):
-                revision = event.job.revision if event.job else revision + 1
-                self._record, self._ended = event.job, event.job is None or _over(event.job)
-                if revision > self._seen:
-                    self._seen = revision
-                    yield self._written(event, revision)
+            if extra := self._telling.extra():
+                async for event in extra:
+                    yield event
+                    spoke_at = now
+            if progress := self._progress(watch):
+                yield progress
+                spoke_at = now
+            if now >= spoke_at + HEARTBEAT_S:
+                yield HEARTBEAT
+                spoke_at = now
+            await watch.wait()
 
-    def _written(self, event: Event, revision: int) -> bytes:
-        kind = str(event.fact.__struct_config__.tag)
+    async def _revisions(self, watch: Watch) -> AsyncGenerator[bytes, None]:
+        """The events of the log that the client has not seen; the extra ones before the last of them."""
+        async for told in self._stored(watch):
+            job = told.event.job
+            revision = job.revision if job else (self._record.revision if self._record else 0) + 1
+            self._record, self._sequence = job, told.sequence
+            self._ended = job is None or over(job)
+            if revision <= self._seen:
+                continue
+            self._seen = revision
+            if self._ended and (extra := self._telling.extra()):
+                async for event in extra:
+                    yield event
+            yield self._telling.revision(told.event, revision, await self._shown(told))
+
+    async def _stored(self, watch: Watch) -> AsyncGenerator[Told, None]:
+        """The events after `_sequence`: from the log where some may have been missed, then those that the watch has."""
+        if watch.missed:
+            watch.missed = False  # what is stored from here on is read, or told, or both
+            try:
+                last = (await self._gateway.read_copy.read(self._job_id, None)).revision.sequence
+                async for sequence, event in self._gateway.job_log.events_after(self._job_id, self._sequence):
+                    yield Told(sequence, event, is_last=sequence >= last)
+            except EventBusUnavailable:
+                watch.missed = True  # it is looked again, for as long as the client stays
+        while told := watch.take_event():
+            if told.sequence > self._sequence:
+                yield told
+
+    async def _shown(self, told: Told) -> object:
+        """The job after the event, the last one as whoever asks for the job is shown it; of one that is gone, why.
+
+        The first client that is shown it has it written for all others of its face.
+        """
+        face = self._caller.jobs_path
+        if face not in told.shown:
+            async with told.writing:
+                if face not in told.shown:
+                    told.shown[face] = msgspec.Raw(msgspec.json.encode(await self._resource(told)))
+        return told.shown[face]
+
+    async def _resource(self, told: Told) -> object:
+        event = told.event
         if event.job is None:
             reason = event.fact.reason if isinstance(event.fact, JobDeleted) else None
-            return sse_event(kind, {"job_id": self._job_id, "reason": reason}, revision)
-        return sse_event(kind, job_resource(event.job, None), revision)
+            return {"job_id": self._job_id, "reason": reason}
+        if told.is_last:
+            return await current(self._gateway, self._caller, event.job)
+        return self._caller.shown(event.job, job_resource(event.job, None))
 
     def _progress(self, watch: Watch) -> bytes | None:
         report, job = watch.take_progress(), self._record
@@ -130,7 +215,7 @@ class _Stream:
         )
 
 
-def _over(job: JobRecord) -> bool:
+def over(job: JobRecord) -> bool:
     """Whether nothing follows that belongs to the conversion."""
     return not job.active and job.announced
 

@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import re
+from typing import NamedTuple
 
 from litestar import Request, Response, get
 from litestar.datastructures import State
 from litestar.enums import MediaType
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from converter.common.lifecycle import State as JobState
 from converter.contracts.job import JobRecord, JobStatus
-from converter.gateway.clients.tokens import Principal
-from converter.gateway.endpoints.paging import LIMIT_DEFAULT, LIMIT_MAX, USER_ID_PATTERN, JobQuery
+from converter.contracts.live import ProgressReported
+from converter.gateway.caller import Caller
+from converter.gateway.endpoints.paging import LIMIT, USER_ID_PATTERN, JobQuery
 from converter.gateway.gateway import Gateway
-from converter.gateway.http.answers import json_answer, tagged
+from converter.gateway.http.answers import Tagged, json_answer
 from converter.gateway.http.errors import Refusal
+from converter.gateway.http.headers import challenge
+from converter.gateway.http.middleware import Authentication
 from converter.gateway.openapi.documentation import IF_NONE_MATCH, NOT_MODIFIED, Answer, Operation, Parameter
+from converter.gateway.queues import Place
+from converter.gateway.read_copy import Copied
 from converter.gateway.representation import JobPage, JobResource, job_resource
 
-ApiRequest = Request[Principal, None, State]
+ApiRequest = Request[Caller, None, State]
 
-_JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_READ_AT_ONCE = 25
+JOB_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+READ_AT_ONCE = 25
 
 
 _LIST = Operation(
@@ -30,9 +37,7 @@ _LIST = Operation(
     parameters=(
         Parameter("user_id", {"type": "string", "pattern": USER_ID_PATTERN}, "Whose jobs.", required=True),
         Parameter("status", {"type": "string", "enum": list(JobStatus)}, "Only jobs with this status."),
-        Parameter(
-            "limit", {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT}, "How many."
-        ),
+        LIMIT,
         Parameter("cursor", {"type": "string"}, "The `next_cursor` of the page before; with the same user and status."),
     ),
 )
@@ -42,6 +47,7 @@ _LIST = Operation(
 async def list_jobs(request: ApiRequest, gateway: Gateway) -> Response[bytes]:
     """A page of the user's jobs, newest first."""
     query = JobQuery.parse(request.scope["query_string"])
+    require_user(request.user, query.user_id)
     client_id = request.user.client_id
     after = gateway.cursors.read(client_id, query)
     ids = [
@@ -50,8 +56,10 @@ async def list_jobs(request: ApiRequest, gateway: Gateway) -> Response[bytes]:
         if after is None or job_id < after
     ]
     found: list[JobRecord] = []
-    for start in range(0, len(ids), _READ_AT_ONCE):
-        states = await asyncio.gather(*(gateway.job_log.read(id_) for id_ in ids[start : start + _READ_AT_ONCE]))
+    for start in range(0, len(ids), READ_AT_ONCE):
+        some = ids[start : start + READ_AT_ONCE]
+        copies = await asyncio.gather(*(gateway.read_copy.read(id_, request.user) for id_ in some))
+        states = [copied.revision.state for copied in copies]
         found += [state for state in states if isinstance(state, JobRecord) and query.status in (None, state.status)]
         if len(found) > query.limit:
             break
@@ -59,53 +67,142 @@ async def list_jobs(request: ApiRequest, gateway: Gateway) -> Response[bytes]:
     more = len(found) > query.limit
     return json_answer(
         JobPage(
-            items=tuple([await current(gateway, record) for record in page]),
+            items=tuple([await current(gateway, request.user, record) for record in page]),
             next_cursor=gateway.cursors.after(page[-1].job_id, client_id, query) if more else None,
         )
     )
 
 
 _GET = Operation(
-    answers={200: Answer("The job.", JobResource, headers=("ETag",)), 304: NOT_MODIFIED}, parameters=(IF_NONE_MATCH,)
+    answers={200: Answer("The job.", JobResource), 304: NOT_MODIFIED},
+    parameters=(IF_NONE_MATCH,),
 )
 
 
 @get("/api/v1/jobs/{job_id:str}", opt={"requires": "read", "operation": _GET}, media_type=MediaType.JSON)
 async def get_job(request: ApiRequest, gateway: Gateway, job_id: str) -> Response[bytes]:
     """One job, or that it has not changed."""
-    record = await own_job(gateway, request.user.client_id, job_id)
-    return tagged(await current(gateway, record), request.headers.get("if-none-match"))
+    return (await _look(gateway, request.user, job_id)).answer(request.headers.get("if-none-match"))
 
 
-async def own_job(gateway: Gateway, client_id: str, job_id: str) -> JobRecord:
-    """The client's job.
+class Looks:
+    """Serves `get_job` of the public face in plain ASGI, since it is asked most; all else is the framework's.
+
+    Args:
+        app: the framework.
+        gateway: knows the jobs.
+        authentication: lets a request pass.
+    """
+
+    _ROOT, _TEMPLATE = "/api/v1/jobs", "/api/v1/jobs/{job_id}"
+
+    def __init__(self, app: ASGIApp, gateway: Gateway, authentication: Authentication) -> None:
+        self._app, self._gateway, self._authentication = app, gateway, authentication
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI).
+
+        Raises:
+            Exception: what `http.refusals` knows.
+        """
+        root, _, job_id = scope["path"].rpartition("/")
+        if root != self._ROOT or not job_id or scope["method"] != "GET":  # type: ignore[typeddict-item]  # HTTP only
+            await self._app(scope, receive, send)
+            return
+        scope["path_template"] = self._TEMPLATE
+        caller = await self._authentication.admit(scope, get_job.opt["requires"])
+        condition = next((value for name, value in scope["headers"] if name == b"if-none-match"), None)
+        found = await _look(self._gateway, caller, job_id)
+        await found.send(condition.decode("latin-1") if condition is not None else None, send)
+
+
+async def _look(gateway: Gateway, caller: Caller, job_id: str) -> Tagged:
+    """What the caller is shown of a job; encoded once for as long as nothing of it changes."""
+    copied = await _copied(gateway, caller, job_id)
+    record = own(copied.revision.state, caller)
+    standing = await _standing(gateway, record)
+    of = (record.revision, standing, caller.jobs_path)
+    if copied.shown is None or copied.shown[0] != of:
+        copied.shown = of, Tagged.of(_resource(caller, record, standing))
+    return copied.shown[1]
+
+
+async def shown_job(gateway: Gateway, caller: Caller, job_id: str) -> JobRecord:
+    """A job that the caller sees, for an answer that changes nothing.
+
+    Raises:
+        Refusal: as `own_job` does.
+    """
+    return own((await _copied(gateway, caller, job_id)).revision.state, caller)
+
+
+async def _copied(gateway: Gateway, caller: Caller, job_id: str) -> Copied:
+    if not JOB_ID.fullmatch(job_id):
+        raise Refusal("job_not_found")
+    return await gateway.read_copy.read(job_id, caller)
+
+
+async def own_job(gateway: Gateway, caller: Caller, job_id: str) -> JobRecord:
+    """A job that the caller sees, from the leader, for what is going to be decided.
 
     Raises:
         Refusal: `job_not_found`, the same for a job that does not exist and for another client's.
     """
-    if not _JOB_ID.fullmatch(job_id):
+    if not JOB_ID.fullmatch(job_id):
         raise Refusal("job_not_found")
-    return own(await gateway.job_log.read(job_id), client_id)
+    return own(await gateway.job_log.read(job_id), caller)
 
 
-def own(state: JobState, client_id: str) -> JobRecord:
-    """`state`, if it is a job of the client.
+def own(state: JobState, caller: Caller) -> JobRecord:
+    """`state`, if it is a job that the caller sees.
 
     Raises:
         Refusal: `job_not_found`.
     """
-    if not isinstance(state, JobRecord) or state.request.client_id != client_id:
+    if not isinstance(state, JobRecord) or not caller.sees(state):
         raise Refusal("job_not_found")
     return state
 
 
-async def current(gateway: Gateway, record: JobRecord) -> JobResource:
-    """The public form of `record` with how far it is."""
-    report, place = await gateway.live.progress_of(record), await gateway.queues.place(record)
-    return job_resource(
+def require_user(caller: Caller, user_id: str | None) -> None:
+    """Check that the request may be for the user that it names, if it names one.
+
+    Raises:
+        Refusal: `user_mismatch`.
+    """
+    if user_id is not None and not caller.acts_for(user_id):
+        raise Refusal("user_mismatch", headers={"WWW-Authenticate": challenge("insufficient_scope")})
+
+
+async def current(gateway: Gateway, caller: Caller, record: JobRecord) -> JobResource:
+    """What the caller is shown of `record`, with how far it is."""
+    return _resource(caller, record, await _standing(gateway, record))
+
+
+class _Standing(NamedTuple):
+    """What the record itself does not say: how far its stage is, and how it waits."""
+
+    report: ProgressReported | None
+    place: Place | None
+    unattended: bool
+
+
+async def _standing(gateway: Gateway, record: JobRecord) -> _Standing:
+    return _Standing(
+        await gateway.live.progress_of(record),
+        await gateway.queues.place(record),
+        await gateway.queues.unattended(record),
+    )
+
+
+def _resource(caller: Caller, record: JobRecord, standing: _Standing) -> JobResource:
+    report, place, unattended = standing
+    resource = job_resource(
         record,
         report.fraction if report else None,
         activity=report.activity if report else None,
         queue_position=place.position if place else None,
         estimated_wait_s=place.estimated_wait_s if place else None,
+        unattended=unattended,
     )
+    return caller.shown(record, resource)

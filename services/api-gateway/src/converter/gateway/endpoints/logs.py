@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, asynccontextmanager
 from functools import partial
-from urllib.parse import parse_qsl
 
 import msgspec
 from litestar import Response, get
@@ -19,17 +18,17 @@ from converter.common.topology import LOGS
 from converter.contracts import subjects
 from converter.contracts.job import STAGES, JobRecord, Stage, StageState, StoredObject, Timestamp
 from converter.contracts.live import LogWritten
-from converter.gateway.endpoints.jobs import ApiRequest, own_job
+from converter.gateway.endpoints.events import follow
+from converter.gateway.endpoints.jobs import ApiRequest, own_job, shown_job
 from converter.gateway.gateway import Gateway
 from converter.gateway.http.errors import FieldError, Refusal, bad_fields
-from converter.gateway.http.sse import HEARTBEAT, HEARTBEAT_S, sse_answer, sse_event
+from converter.gateway.http.query import flag_in, read_query
+from converter.gateway.http.sse import HEARTBEAT, HEARTBEAT_S, sse_event
 from converter.gateway.http.streaming import Recheck, Streamed, opened
-from converter.gateway.http.written import printable, shown
+from converter.gateway.http.written import shown
 from converter.gateway.live import Watch
 from converter.gateway.openapi.documentation import Answer, Operation, Parameter
 
-LOOK_S = 1.0
-"""How often it is looked for lines without a hint."""
 LINE_MAX_BYTES = 16 * 1024
 """A stored line that is longer is given in pieces when it is followed."""
 
@@ -49,21 +48,13 @@ class LogQuery(Struct, frozen=True, kw_only=True):
         Raises:
             Refusal: `validation_error` that names every bad parameter.
         """
-        given = dict(parse_qsl(query_string.decode("latin-1"), keep_blank_values=True))
-        allowed = ", ".join(cls.__struct_fields__)
-        problems = [
-            FieldError(printable(name), f"unknown; allowed: {allowed}")
-            for name in given
-            if name not in cls.__struct_fields__
-        ]
-        stage, follow = given.get("stage"), given.get("follow", "false")
+        given, problems = read_query(query_string, cls.__struct_fields__)
+        stage, follow = given.get("stage"), flag_in(given, "follow", problems)
         if stage is not None and stage not in list(STAGES):
             problems.append(FieldError("stage", f"found {shown(stage)}; allowed: {', '.join(STAGES)}"))
-        if follow not in {"true", "false"}:
-            problems.append(FieldError("follow", f"found {shown(follow)}; allowed: true, false"))
         if problems:
             raise bad_fields(problems)
-        return cls(stage=Stage(stage) if stage else None, follow=follow == "true")
+        return cls(stage=Stage(stage) if stage else None, follow=follow)
 
 
 _LOGS = Operation(
@@ -72,10 +63,10 @@ _LOGS = Operation(
         Parameter("follow", {"type": "boolean", "default": False}, "Stay for what comes, as server-sent events."),
     ),
     answers={
-        200: Answer("The log, or its lines as events.", {}, (), ("text/plain", "text/event-stream")),
+        200: Answer("The log, or its lines as events; `end` says why.", {}, (), ("text/plain", "text/event-stream")),
         204: Answer("Followed, and nothing more will come."),
     },
-    refusals=("storage_unavailable",),
+    refusals=("storage_unavailable", "service_busy"),
     tag="artifacts",
 )
 
@@ -87,11 +78,12 @@ async def get_logs(request: ApiRequest, gateway: Gateway, job_id: str) -> Respon
     With `follow=true` every line is an event, and the stream ends with the job.
     """
     query = LogQuery.parse(request.scope["query_string"])
-    client_id = request.user.client_id
-    record = await own_job(gateway, client_id, job_id)
-    recheck = partial(own_job, gateway, client_id, job_id)
+    caller = request.user
+    record = await shown_job(gateway, caller, job_id)
+    recheck = partial(own_job, gateway, caller, job_id)
     if query.follow:
-        return sse_answer(lambda: _Follower(gateway, record, query.stage, recheck).events())
+        look = partial(shown_job, gateway, caller, job_id)
+        return follow(gateway, caller, _Follower(gateway, record, query.stage, look, recheck).events)
 
     @asynccontextmanager
     async def body() -> AsyncIterator[AsyncGenerator[bytes, None]]:
@@ -131,7 +123,7 @@ async def _log_of(
         return
 
     async def text() -> AsyncGenerator[bytes, None]:
-        async for _, written in _lines(gateway, job_id, stage):
+        async for _, written in lines_on(gateway, subjects.log(stage, job_id)):
             if written.attempt == state.attempt:
                 yield f"{written.line}\n".encode()
 
@@ -139,22 +131,34 @@ async def _log_of(
         yield chunks
 
 
-async def _lines(
-    gateway: Gateway, job_id: str, stage: Stage, after: int = 0
-) -> AsyncGenerator[tuple[int, LogWritten], None]:
-    """The lines that the stream holds past the sequence `after`, each with its own."""
-    while found := await gateway.bus.next_after(LOGS, subjects.log(stage, job_id), after):
+async def lines_on(gateway: Gateway, subject: str, after: int = 0) -> AsyncGenerator[tuple[int, LogWritten], None]:
+    """The lines on `subject` that the stream holds past the sequence `after`, each with its own."""
+    while found := await gateway.bus.next_after(LOGS, subject, after):
         after = found.sequence
         yield after, _line.decode(found.data)
+
+
+def woken_by_lines(gateway: Gateway, job_id: str, watch: Watch) -> AbstractAsyncContextManager[None]:
+    """While it is open, whatever the job's stages write wakes who waits."""
+
+    async def heard(_subject: str, _payload: bytes) -> None:
+        watch.wake()
+
+    return gateway.bus.hear(subjects.log_of_stages(job_id), heard)
 
 
 class _Follower:
     """One client that stays for what comes. What it does not take yet is not read yet."""
 
     def __init__(
-        self, gateway: Gateway, record: JobRecord, chosen: Stage | None, recheck: Callable[[], Awaitable[JobRecord]]
+        self,
+        gateway: Gateway,
+        record: JobRecord,
+        chosen: Stage | None,
+        look: Callable[[], Awaitable[JobRecord]],
+        recheck: Recheck,
     ) -> None:
-        self._gateway, self._record, self._recheck = gateway, record, recheck
+        self._gateway, self._record, self._look, self._recheck = gateway, record, look, recheck
         self._stages = (chosen,) if chosen else record.request.stages
         self._spoke_at = time.monotonic()
 
@@ -162,11 +166,7 @@ class _Follower:
         """Every line, in the order of the stages; then `end`, once the job has ended."""
         job_id = self._record.job_id
         with self._gateway.live.watch(job_id) as watch:
-
-            async def heard(_subject: str, _payload: bytes) -> None:
-                watch.wake()
-
-            async with self._gateway.bus.hear(subjects.LOG.removesuffix("*") + job_id, heard):
+            async with woken_by_lines(self._gateway, job_id, watch):
                 try:
                     for stage in self._stages:
                         async with aclosing(self._of_stage(stage, watch)) as events:
@@ -184,21 +184,21 @@ class _Follower:
         while not self._gateway.live.ending:
             # The job first, the lines after it: once a stage is over, no line of it is missed.
             with contextlib.suppress(EventBusUnavailable):
-                self._record = await self._recheck()
+                self._record = await self._look()
                 state = self._record.stages.get(stage)
                 if state and state.log and not told:
                     async with aclosing(self._stored(state.log)) as lines:
                         async for line in lines:
-                            yield _event(stage, state.attempt, None, line)
+                            yield log_event(stage, state.attempt, None, line)
                     return
-                async for sequence, written in _lines(self._gateway, self._record.job_id, stage, told):
+                async for sequence, written in lines_on(self._gateway, subjects.log(stage, self._record.job_id), told):
                     told = sequence
-                    yield _event(stage, written.attempt, written.at, written.line)
+                    yield log_event(stage, written.attempt, written.at, written.line)
                 if not self._record.active or state is None or state.completed_at:
                     return
             if time.monotonic() >= self._spoke_at + HEARTBEAT_S:
                 yield HEARTBEAT
-            await watch.wait(LOOK_S)
+            await watch.wait()
 
     async def _stored(self, log: StoredObject) -> AsyncGenerator[str, None]:
         begun = b""
@@ -214,6 +214,6 @@ class _Follower:
             yield begun.decode(errors="replace").rstrip("\r")
 
 
-def _event(stage: Stage, attempt: int, at: Timestamp | None, line: str) -> bytes:
+def log_event(stage: Stage, attempt: int, at: Timestamp | None, line: str, id_: str | None = None) -> bytes:
     """A line as an event; of a stored line the time is not known."""
-    return sse_event("log", {"stage": stage, "attempt": attempt, "at": at, "line": line})
+    return sse_event("log", {"stage": stage, "attempt": attempt, "at": at, "line": line}, id_)

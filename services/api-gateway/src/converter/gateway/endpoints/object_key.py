@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from urllib.parse import unquote
 
 KEY_MAX_BYTES = 1024
 _DECODINGS = 3
+_OTHER_ESCAPE = re.compile("%u[0-9a-fA-F]{4}")
+"""What some servers decode beside RFC 3986: `%u002e` is a dot to them."""
 
 
 class InvalidObjectKey(Exception):
@@ -30,10 +33,14 @@ def check_object_key(key: str) -> str:
     if size > KEY_MAX_BYTES:
         raise InvalidObjectKey(key, f"it has {size} bytes of UTF-8; allowed: at most {KEY_MAX_BYTES}")
     read = key
-    for _ in range(_DECODINGS):
-        if why := _flaw(read):
+    for _ in range(_DECODINGS + 1):
+        # Compatible forms too: a full-width dot or slash is a plain one to whoever normalises names (NFKC).
+        if why := _flaw(read) or _flaw(unicodedata.normalize("NFKC", read)):
             raise InvalidObjectKey(key, why if read == key else f"percent-decoded, {why}")
-        read = unquote(read)
+        try:
+            read = unquote(read, errors="strict")
+        except UnicodeDecodeError:  # overlong forms among it: %c0%ae is a dot to a lax decoder
+            raise InvalidObjectKey(key, "percent-decoded, it is not UTF-8") from None
     return key
 
 
@@ -45,6 +52,7 @@ def _flaw(key: str) -> str | None:
         "it has an empty segment": "" in segments,
         "it has a segment . or ..": ".." in segments or "." in segments,
         "it has a backslash": "\\" in key,
+        "it has an escape of the form %uXXXX": bool(_OTHER_ESCAPE.search(key)),
         "it has a control character": any(unicodedata.category(character) == "Cc" for character in key),
     }
     return next((flaw for flaw, found in flaws.items() if found), None)

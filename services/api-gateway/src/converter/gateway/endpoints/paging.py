@@ -11,15 +11,20 @@ import binascii
 import hashlib
 import hmac
 import re
-from urllib.parse import parse_qsl
+from collections.abc import Mapping
 
 from msgspec import Struct
 
 from converter.contracts.job import JobStatus
 from converter.gateway.http.errors import FieldError, bad_fields
-from converter.gateway.http.written import printable, shown
+from converter.gateway.http.query import read_query
+from converter.gateway.http.written import shown
+from converter.gateway.openapi.documentation import Parameter
 
 LIMIT_DEFAULT, LIMIT_MAX = 20, 100
+LIMIT = Parameter(
+    "limit", {"type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT}, "How many."
+)
 USER_ID_PATTERN = "^[A-Za-z0-9._-]{1,128}$"
 _USER_ID = re.compile(USER_ID_PATTERN)
 _MAC_BYTES = 16
@@ -41,32 +46,31 @@ class JobQuery(Struct, frozen=True, kw_only=True):
         Raises:
             Refusal: `validation_error` that names every bad parameter.
         """
-        pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True)
-        given = dict(pairs)
-        problems: list[FieldError] = []
-        for name in given:
-            if name not in cls.__struct_fields__:
-                allowed = ", ".join(cls.__struct_fields__)
-                problems.append(FieldError(printable(name), f"unknown; allowed: {allowed}"))
-            elif sum(other == name for other, _ in pairs) > 1:
-                problems.append(FieldError(name, "sent more than once; allowed: once"))
-        user_id, status, limit = given.get("user_id"), given.get("status"), given.get("limit", str(LIMIT_DEFAULT))
+        given, problems = read_query(query_string, cls.__struct_fields__)
+        user_id, status, limit = given.get("user_id"), given.get("status"), limit_in(given, problems)
         if user_id is None:
             problems.append(FieldError("user_id", "missing"))
         elif not _USER_ID.fullmatch(user_id):
             problems.append(FieldError("user_id", f"found {shown(user_id)}; allowed: 1 to 128 of A-Z a-z 0-9 . _ -"))
         if status is not None and status not in list(JobStatus):
             problems.append(FieldError("status", f"found {shown(status)}; allowed: {', '.join(JobStatus)}"))
-        if not re.fullmatch(r"[0-9]{1,3}", limit) or not 1 <= int(limit) <= LIMIT_MAX:
-            problems.append(FieldError("limit", f"found {shown(limit)}; allowed: 1 to {LIMIT_MAX}"))
         if problems or user_id is None:
             raise bad_fields(problems)
         return cls(
             user_id=user_id,
             status=JobStatus(status) if status else None,
-            limit=int(limit),
+            limit=limit,
             cursor=given.get("cursor"),
         )
+
+
+def limit_in(given: Mapping[str, str], problems: list[FieldError]) -> int:
+    """How many jobs a page may have; adds to `problems` when that is no number, or too large."""
+    text = given.get("limit", str(LIMIT_DEFAULT))
+    if re.fullmatch(r"[0-9]{1,3}", text) and 1 <= int(text) <= LIMIT_MAX:
+        return int(text)
+    problems.append(FieldError("limit", f"found {shown(text)}; allowed: 1 to {LIMIT_MAX}"))
+    return LIMIT_DEFAULT
 
 
 class Cursors:

@@ -10,9 +10,10 @@ from msgspec import Struct
 
 from converter.common.identifiers import uuid7
 from converter.common.lifecycle import State, pending
-from converter.common.promotion import request_promotion
+from converter.common.promotion import out_of_time, request_promotion
 from converter.contracts.facts import PromotionFailed, PromotionRequested
 from converter.contracts.job import STAGES, JobRecord, Promotion, Stage, moment, timestamp
+from converter.gateway.caller import Caller
 from converter.gateway.endpoints.jobs import ApiRequest, own, own_job
 from converter.gateway.endpoints.object_key import InvalidObjectKey, check_object_key
 from converter.gateway.endpoints.orders import read_order, require_json, source_in
@@ -81,6 +82,7 @@ _PROMOTE = Operation(
         "promotion_in_progress",
         "invalid_object_key",
         "file_gateway_unavailable",
+        "event_bus_full",
     ),
 )
 
@@ -93,27 +95,27 @@ _PROMOTE = Operation(
 )
 async def promote(request: ApiRequest, gateway: Gateway, job_id: str) -> Response[bytes]:
     """Ask for the upload, or join the same one that is under way, and answer when the file store has the bytes."""
-    client_id = request.user.client_id
+    caller = request.user
     require_json(request)
     order = PromotionOrder.parse(await whole(request.receive, limit_bytes=SMALL_BODY_MAX_BYTES, pace=gateway.pace))
-    await close_overdue(gateway, client_id, await own_job(gateway, client_id, job_id))
-    promotion = await _requested(gateway, client_id, job_id, order)
+    await close_overdue(gateway, caller, await own_job(gateway, caller, job_id))
+    promotion = await _requested(gateway, caller, job_id, order)
     if promotion.status == "pending" and "respond-async" in request.headers.get("prefer", "").lower():
-        headers = {"Location": f"/api/v1/jobs/{job_id}", "Preference-Applied": "respond-async"}
+        headers = {"Location": f"{caller.jobs_path}/{job_id}", "Preference-Applied": "respond-async"}
         return json_answer(promotion_resource(promotion), status_code=202, headers=headers)
-    promotion = await _ended(gateway, client_id, job_id, promotion)
+    promotion = await _ended(gateway, caller, job_id, promotion)
     if promotion.status == "failed":
         raise _failure(promotion)
     return json_answer(promotion_resource(promotion))
 
 
-async def _requested(gateway: Gateway, client_id: str, job_id: str, order: PromotionOrder) -> Promotion:
+async def _requested(gateway: Gateway, caller: Caller, job_id: str, order: PromotionOrder) -> Promotion:
     """The promotion that does what `order` says: a new one, or one that does it already."""
     chosen = ""
 
     def decide(state: State) -> PromotionRequested | None:
         nonlocal chosen
-        record, now = own(state, client_id), datetime.now(UTC)
+        record, now = own(state, caller), datetime.now(UTC)
         decided = request_promotion(
             record,
             order.source or record.request.stages[-1],
@@ -125,11 +127,11 @@ async def _requested(gateway: Gateway, client_id: str, job_id: str, order: Promo
         chosen = decided.promotion_id
         return decided if isinstance(decided, PromotionRequested) else None
 
-    record = own(await gateway.job_log.append(job_id, decide), client_id)
+    record = own(await gateway.job_log.append(job_id, decide), caller)
     return _promotion(record, chosen)
 
 
-async def _ended(gateway: Gateway, client_id: str, job_id: str, promotion: Promotion) -> Promotion:
+async def _ended(gateway: Gateway, caller: Caller, job_id: str, promotion: Promotion) -> Promotion:
     """`promotion` once it has ended. Past its deadline it is closed here, so that nothing is uploaded later."""
 
     def ended(state: State) -> bool:
@@ -140,18 +142,18 @@ async def _ended(gateway: Gateway, client_id: str, job_id: str, promotion: Promo
         state = await gateway.job_log.wait(job_id, ended, max(left_s, 0.0))
     except TimeoutError:
         state = await _close(gateway, job_id, promotion.promotion_id)
-    return _promotion(own(state, client_id), promotion.promotion_id)
+    return _promotion(own(state, caller), promotion.promotion_id)
 
 
-async def close_overdue(gateway: Gateway, client_id: str, record: JobRecord) -> JobRecord:
-    """`record` once those of its pending promotions are closed that are past their deadline; nobody else may be left.
+async def close_overdue(gateway: Gateway, caller: Caller, record: JobRecord) -> JobRecord:
+    """`record` after failing its pending promotions that are past their deadline: who waited for them may have died.
 
     Raises:
         Refusal: `job_not_found`; it was deleted meanwhile.
     """
     for promotion in pending(record):
         if moment(promotion.deadline) <= datetime.now(UTC):
-            record = own(await _close(gateway, record.job_id, promotion.promotion_id), client_id)
+            record = own(await _close(gateway, record.job_id, promotion.promotion_id), caller)
     return record
 
 
@@ -161,12 +163,7 @@ async def _close(gateway: Gateway, job_id: str, promotion_id: str) -> State:
     def close(state: State) -> PromotionFailed | None:
         if not isinstance(state, JobRecord) or _promotion(state, promotion_id).status != "pending":
             return None
-        return PromotionFailed(
-            at=timestamp(),
-            promotion_id=promotion_id,
-            code="file_gateway_unavailable",
-            message="The upload was not done by its deadline.",
-        )
+        return out_of_time(_promotion(state, promotion_id), now=timestamp())
 
     return await gateway.job_log.append(job_id, close)
 

@@ -31,6 +31,7 @@ from converter.gateway.uploads import (
     Checksum,
     ChecksumMismatch,
     OffsetConflict,
+    QuotaReached,
     Upload,
     UploadNotFound,
     UploadTooLong,
@@ -48,7 +49,9 @@ _NUMBER = re.compile(r"[0-9]{1,15}")
 
 _COUNT = {"type": "integer", "minimum": 0}
 _TUS = Parameter("Tus-Resumable", {"type": "string", "enum": [VERSION]}, "The protocol.", "header", required=True)
-_SHOWN = ("Upload-Offset", "Upload-Length", "Upload-Expires", "Tus-Resumable")
+_SHOWN = ("Upload-Offset", "Upload-Length", "Upload-Metadata", "Upload-Expires")
+_CAPABILITIES = ("Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm")
+_OTHER_VERSION: dict[str, tuple[str, ...]] = {"precondition_failed": ("Tus-Version",)}
 
 
 class UploadResource(Struct, frozen=True, kw_only=True):
@@ -64,7 +67,10 @@ class UploadResource(Struct, frozen=True, kw_only=True):
 @route(
     [_ROOT],
     http_method=["OPTIONS"],
-    opt={"requires": None, "operation": Operation(answers={204: Answer("What this server can do.")}, tag="uploads")},
+    opt={
+        "requires": None,
+        "operation": Operation(answers={204: Answer("What this server can do.", headers=_CAPABILITIES)}, tag="uploads"),
+    },
     status_code=204,
 )
 async def describe_uploads(gateway: Gateway) -> Response[None]:
@@ -84,27 +90,39 @@ async def describe_uploads(gateway: Gateway) -> Response[None]:
     opt={
         "requires": "write",
         "operation": Operation(
-            answers={201: Answer("The upload; send its bytes to Location.", headers=("Location", *_SHOWN[2:]))},
-            refusals=("precondition_failed", "validation_error", "file_too_large", "storage_unavailable"),
+            answers={201: Answer("The upload; send its bytes to Location.", headers=("Location", "Upload-Expires"))},
+            refusals=(
+                "precondition_failed",
+                "validation_error",
+                "file_too_large",
+                "storage_unavailable",
+                "storage_full",
+            ),
             parameters=(
                 _TUS,
                 Parameter("Upload-Length", _COUNT, "Bytes that the model has.", "header", required=True),
                 Parameter("Upload-Metadata", {"type": "string"}, "`filename <base64>`; ends with .onnx.", "header"),
             ),
+            headers=("Tus-Resumable",),
+            refused_with=_OTHER_VERSION,
             tag="uploads",
         ),
     },
+    media_type=MediaType.TEXT,
 )
-async def create_upload(request: ApiRequest, gateway: Gateway) -> Response[None]:
+async def create_upload(request: ApiRequest, gateway: Gateway) -> Response[bytes]:
     """Begin a resumable upload of a model."""
     _speak_tus(request)
     size_bytes = _number(request, "Upload-Length")
     if size_bytes > gateway.limits.model_max_bytes:
         raise too_large("model", gateway.limits.model_max_bytes)
     metadata = request.headers.get("upload-metadata", "")
-    upload = await gateway.uploads.create(request.user.client_id, size_bytes, _filename(metadata), metadata)
+    try:
+        upload = await gateway.uploads.create(request.user.client_id, size_bytes, _filename(metadata), metadata)
+    except QuotaReached as reached:
+        raise _too_many(reached, gateway.upload_slots.retry_after_s) from None
     headers = {"Location": f"{_ROOT}/{upload.upload_id}", **_expiry(gateway, upload)}
-    return Response(None, status_code=201, headers=headers)
+    return Response(b"", status_code=201, headers=headers)
 
 
 @get(
@@ -115,6 +133,8 @@ async def create_upload(request: ApiRequest, gateway: Gateway) -> Response[None]
             answers={200: Answer("How much has arrived.", UploadResource, headers=_SHOWN)},
             refusals=("precondition_failed", "upload_not_found", "storage_unavailable"),
             parameters=(_TUS,),
+            headers=("Tus-Resumable",),
+            refused_with=_OTHER_VERSION,
             tag="uploads",
         ),
     },
@@ -148,7 +168,7 @@ async def get_upload(request: ApiRequest, gateway: Gateway, upload_id: str) -> R
         "requires": "write",
         "operation": Operation(
             body=Body({"type": "string", "format": "binary"}, PATCH_TYPE),
-            answers={204: Answer("They are stored.", headers=("Upload-Offset", *_SHOWN[2:]))},
+            answers={204: Answer("They are stored.", headers=("Upload-Offset", "Upload-Expires"))},
             refusals=(
                 "precondition_failed",
                 "upload_not_found",
@@ -156,6 +176,7 @@ async def get_upload(request: ApiRequest, gateway: Gateway, upload_id: str) -> R
                 "file_too_large",
                 "checksum_mismatch",
                 "storage_unavailable",
+                "storage_full",
                 "service_busy",
             ),
             parameters=(
@@ -163,6 +184,8 @@ async def get_upload(request: ApiRequest, gateway: Gateway, upload_id: str) -> R
                 Parameter("Upload-Offset", _COUNT, "Where these bytes begin.", "header", required=True),
                 Parameter("Upload-Checksum", {"type": "string"}, "`sha256 <base64>` of these bytes.", "header"),
             ),
+            headers=("Tus-Resumable",),
+            refused_with=_OTHER_VERSION,
             tag="uploads",
         ),
     },
@@ -174,16 +197,14 @@ async def append_to_upload(request: ApiRequest, gateway: Gateway, upload_id: str
     if request.headers.get("content-type") != PATCH_TYPE:
         raise Refusal("unsupported_media_type", details={"hint": f"Send {PATCH_TYPE}."})
     offset, checksum = _number(request, "Upload-Offset"), _checksum(request)
+    announced_bytes = int(request.headers.get("content-length", "0"))
     upload = await _own_upload(request, gateway, upload_id)
-    left = upload.size_bytes - offset
-    if int(request.headers.get("content-length", "0")) > left:
-        raise _too_long(upload)
     with gateway.upload_slots.taken(), _refused(upload):
         async with aclosing(chunks(request.receive, limit_bytes=upload.size_bytes, pace=gateway.pace)) as body:
             if checksum is None:
-                offset = await gateway.uploads.append(upload, offset, body)
+                offset = await gateway.uploads.append(upload, offset, body, announced_bytes)
             else:
-                offset = await gateway.uploads.append_verified(upload, offset, body, checksum)
+                offset = await gateway.uploads.append_verified(upload, offset, body, announced_bytes, checksum)
     return Response(None, status_code=204, headers={"Upload-Offset": str(offset), **_expiry(gateway, upload)})
 
 
@@ -192,9 +213,11 @@ async def append_to_upload(request: ApiRequest, gateway: Gateway, upload_id: str
     opt={
         "requires": "write",
         "operation": Operation(
-            answers={204: Answer("It is gone.", headers=("Tus-Resumable",))},
+            answers={204: Answer("It is gone.")},
             refusals=("precondition_failed", "upload_not_found", "storage_unavailable"),
             parameters=(_TUS,),
+            headers=("Tus-Resumable",),
+            refused_with=_OTHER_VERSION,
             tag="uploads",
         ),
     },
@@ -246,6 +269,21 @@ def _refused(upload: Upload) -> Iterator[None]:
 def _too_long(upload: Upload) -> Refusal:
     details = {"limit_bytes": upload.size_bytes}
     return Refusal("file_too_large", "These are more bytes than Upload-Length announced.", details=details)
+
+
+def _too_many(reached: QuotaReached, retry_after_s: int) -> Refusal:
+    return Refusal(
+        "rate_limit_exceeded",
+        "The client's resumable uploads leave no room for this one.",
+        details={
+            "hint": "Have a job use one of them, or DELETE it; each goes by itself at its Upload-Expires.",
+            "open_uploads": reached.count,
+            "open_uploads_limit": reached.quota.count,
+            "open_uploads_bytes": reached.size_bytes,
+            "open_uploads_limit_bytes": reached.quota.size_bytes,
+        },
+        headers={"Retry-After": str(retry_after_s)},
+    )
 
 
 def _expiry(gateway: Gateway, upload: Upload) -> dict[str, str]:

@@ -13,6 +13,7 @@ from litestar.types import Receive
 from msgspec import Struct
 
 from converter.gateway.http.errors import Refusal
+from converter.gateway.metrics import UPLOADED_BYTES
 
 
 class ClientGone(Exception):
@@ -22,12 +23,13 @@ class ClientGone(Exception):
 class Pace(Struct, frozen=True, kw_only=True):
     """How slow a client may be: never silent for `idle_s`, and after `grace_s` of waiting for it never below the floor.
 
-    Only time spent waiting for the client counts, not what storing its bytes takes.
+    Only time spent waiting for the client counts there, not what storing its bytes takes; `limit_s` is of all of it.
     """
 
     idle_s: float = 20.0
     grace_s: float = 10.0
     floor_bytes_per_s: int = 16 * 1024
+    limit_s: float = 86_400.0
 
 
 async def chunks(receive: Receive, *, limit_bytes: int, pace: Pace) -> AsyncGenerator[bytes, None]:
@@ -37,9 +39,11 @@ async def chunks(receive: Receive, *, limit_bytes: int, pace: Pace) -> AsyncGene
         ClientGone: the client vanished.
         Refusal: `request_timeout` for a client that is too slow, `file_too_large` past `limit_bytes`.
     """
-    size, waited_s, more = 0, 0.0, True
+    size, waited_s, more, started = 0, 0.0, True, time.monotonic()
     while more:
         began = time.monotonic()
+        if began - started > pace.limit_s:
+            raise Refusal("request_timeout", f"The body took longer than {pace.limit_s:g} s.")
         try:
             async with asyncio.timeout(pace.idle_s):
                 message = await receive()
@@ -55,6 +59,7 @@ async def chunks(receive: Receive, *, limit_bytes: int, pace: Pace) -> AsyncGene
         if more and size < pace.floor_bytes_per_s * (waited_s - pace.grace_s):
             raise Refusal("request_timeout", f"The body came more slowly than {pace.floor_bytes_per_s} bytes a second.")
         if chunk:
+            UPLOADED_BYTES.inc(len(chunk))
             yield chunk
 
 

@@ -2,13 +2,13 @@
 
     {"error": {"code": "…", "message": "…", "details": {…}, "request_id": "…"}}
 
-A `Refusal` names a row of `ERRORS` and adds what it knows; what other layers raise becomes
-a `Refusal` in `refusals`.
+The internal face keeps an older envelope, {"error": "message", "code": "…", "details": {…}}. A `Refusal` names a row
+of `ERRORS` and adds what it knows; what other layers raise becomes a `Refusal` in `refusals`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -19,16 +19,24 @@ SMALL_BODY_MAX_BYTES = 64 * 1024
 
 
 class ClientError(NamedTuple):
-    """What holds of every answer with this code. `hint` says what the caller can do, where there is something."""
+    """What holds of every answer with this code. `hint` says what the caller can do, unless an answer knows better.
+
+    `internal` is what only the internal face answers.
+    """
 
     status: int
     message: str
-    hint: str | None = None
+    hint: str
+    internal: bool = False
 
 
 ERRORS: dict[str, ClientError] = {
     "validation_error": ClientError(400, "The request has bad fields.", "details.fields names each of them."),
-    "invalid_multipart": ClientError(400, "The multipart body cannot be used."),
+    "invalid_multipart": ClientError(
+        400,
+        "The multipart body cannot be used.",
+        "details.fields names the part that is wrong; /openapi describes the form.",
+    ),
     "digest_mismatch": ClientError(
         400, "The model that arrived is not the one that model_sha256 names.", "Send the model again."
     ),
@@ -36,11 +44,29 @@ ERRORS: dict[str, ClientError] = {
         401, "A valid bearer token is needed.", "Get a token for this audience from the Member Center."
     ),
     "token_expired": ClientError(401, "The token has expired.", "Get a new token from the Member Center."),
-    "insufficient_scope": ClientError(403, "The token does not grant what this needs."),
-    "tenant_mismatch": ClientError(403, "The token belongs to another tenant."),
-    "job_not_found": ClientError(404, "There is no such job."),
+    "insufficient_scope": ClientError(
+        403, "The token does not grant what this needs.", "Get a token with the scope details.required_scope."
+    ),
+    "tenant_mismatch": ClientError(
+        403, "The token belongs to another tenant.", "Use a client of the tenant that this service is for."
+    ),
+    "user_assertion_invalid": ClientError(
+        403, "The request does not prove for which user it is.", "Sign X-User-Assertion anew, with the time now."
+    ),
+    "user_mismatch": ClientError(
+        403, "The request is for another user than it proves.", "Name the user of the token or of X-User-Assertion."
+    ),
+    "cross_site_request": ClientError(
+        403, "Another site's page sent this.", "Use the converter's own page.", internal=True
+    ),
+    "job_not_found": ClientError(
+        404, "There is no such job.", "List the jobs: it may have been deleted, have expired, or be another client's."
+    ),
+    "inputs_lost": ClientError(
+        409, "The inputs of the job are no longer stored.", "Post the model and its images again.", internal=True
+    ),
     "upload_not_found": ClientError(404, "There is no such upload.", "Begin a new one."),
-    "not_found": ClientError(404, "There is nothing at this path."),
+    "not_found": ClientError(404, "There is nothing at this path.", "/openapi lists every path."),
     "method_not_allowed": ClientError(
         405, "This path does not take this method.", "The header Allow lists those it takes."
     ),
@@ -48,12 +74,20 @@ ERRORS: dict[str, ClientError] = {
     "user_has_active_job": ClientError(
         409, "This user has a job that is still active.", "Wait for it to end, then send the model again."
     ),
-    "job_not_ready_for_promote": ClientError(409, "Only a completed job can be promoted."),
-    "source_not_available": ClientError(409, "That stage has made nothing that could be promoted."),
+    "job_not_ready_for_promote": ClientError(
+        409,
+        "Only a completed job can be promoted.",
+        "Wait for it to complete; one that has failed is to be sent again.",
+    ),
+    "source_not_available": ClientError(
+        409, "That stage has made nothing that could be had.", "Name one of the sources in details.available."
+    ),
     "promotion_in_progress": ClientError(
         409, "Another artifact is on its way to this key.", "Wait until that promotion has ended."
     ),
-    "job_not_active": ClientError(409, "The job has ended; there is nothing to cancel."),
+    "job_not_active": ClientError(
+        409, "The job has ended; there is nothing to cancel.", "DELETE removes it and what it made."
+    ),
     "idempotency_in_progress": ClientError(
         409, "The first request with this Idempotency-Key is still being served.", "Send it again in a moment."
     ),
@@ -64,25 +98,47 @@ ERRORS: dict[str, ClientError] = {
     "precondition_failed": ClientError(
         412, "The job is not the one that If-Match names.", "Get the job, and decide again."
     ),
-    "file_too_large": ClientError(413, "A file is over its limit."),
-    "unsupported_media_type": ClientError(415, "The body is of a type that this path does not take."),
+    "file_too_large": ClientError(413, "A file is over its limit.", "Send at most details.limit_bytes."),
+    "unknown_host": ClientError(
+        421,
+        "This listener is not called by that name.",
+        "The operator can allow it in INTERNAL_ALLOWED_HOSTS.",
+        internal=True,
+    ),
+    "unsupported_media_type": ClientError(
+        415, "The body is of a type that this path does not take.", "/openapi says which it takes."
+    ),
     "range_not_satisfiable": ClientError(
         416, "The file ends before this range begins.", "Content-Range says how long it is."
     ),
-    "invalid_object_key": ClientError(422, "The target object key cannot be used."),
+    "invalid_object_key": ClientError(
+        422,
+        "The target object key cannot be used.",
+        "Name a relative path without empty segments, `.` and `..`, of at most 1024 bytes: models/alice/yolo.nef.",
+    ),
     "idempotency_mismatch": ClientError(
         422, "Another request was sent with this Idempotency-Key.", "Use a new key for every new request."
     ),
     "rate_limit_exceeded": ClientError(
         429, "The client has made as many requests as it may.", "Retry-After says when to go on."
     ),
-    "headers_too_large": ClientError(431, "The request's headers are too large."),
+    "headers_too_large": ClientError(
+        431, "The request's headers are too large.", "Send fewer or shorter ones: details.limit_bytes for all together."
+    ),
     "checksum_mismatch": ClientError(
         460, "The bytes that arrived are not those of Upload-Checksum.", "Send them again; none of them was kept."
     ),
     "internal_error": ClientError(500, "Something went wrong here.", "Name the request id when you report it."),
     "misconfiguration": ClientError(500, "The service is not set up right.", "Tell the operator the request id."),
     "storage_unavailable": ClientError(502, "Object storage does not answer.", "Send the request again later."),
+    "storage_full": ClientError(
+        507, "Object storage has no room.", "Nothing was kept; send the request again when the operator has made room."
+    ),
+    "event_bus_full": ClientError(
+        507,
+        "The event log has no room.",
+        "Nothing was changed; send the request again when the operator has made room.",
+    ),
     "file_gateway_unavailable": ClientError(
         502, "The file store did not take the artifact.", "The job stays completed; promote it again."
     ),
@@ -121,7 +177,7 @@ class Refusal(Exception):
     ) -> None:
         row = ERRORS[code]
         self.code, self.status, self.message = code, row.status, message or row.message
-        self.details: dict[str, Any] = ({"hint": row.hint} if row.hint else {}) | dict(details or {})
+        self.details: dict[str, Any] = {"hint": row.hint} | dict(details or {})
         self.headers = dict(headers or {})
         super().__init__(f"{code}: {self.message}")
 
@@ -138,6 +194,10 @@ def bad_part(field: str, message: str, **details: Any) -> Refusal:  # noqa: ANN4
     )
 
 
+Envelope = Callable[[Refusal, str], bytes]
+"""Writes the JSON body of an error, given the request's id."""
+
+
 def envelope(refusal: Refusal, request_id: str) -> bytes:
     """The JSON body of the answer."""
     return msgspec.json.encode(
@@ -150,3 +210,8 @@ def envelope(refusal: Refusal, request_id: str) -> bytes:
             }
         }
     )
+
+
+def older_envelope(refusal: Refusal, request_id: str) -> bytes:  # noqa: ARG001 - its header says it
+    """The JSON body of the answer on the internal face."""
+    return msgspec.json.encode({"error": refusal.message, "code": refusal.code, "details": refusal.details})

@@ -9,52 +9,57 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any, cast
 
-import structlog
 from litestar.enums import ScopeType
 from litestar.handlers import HTTPRouteHandler
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPResponseStartEvent, HTTPScope, Message, Receive, Scope, Send
-from structlog.contextvars import bind_contextvars, clear_contextvars
+from prometheus_client import Histogram
+from structlog.contextvars import bind_contextvars
 
+from converter.common import logs
+from converter.gateway.clients.assertions import UserAssertions
 from converter.gateway.clients.rate_limit import RateLimits
 from converter.gateway.clients.tokens import Principal, TokenVerifier
-from converter.gateway.http.errors import Refusal, envelope
-from converter.gateway.http.headers import Header, hardening, request_id
+from converter.gateway.http.answers import told
+from converter.gateway.http.errors import Envelope, Refusal
+from converter.gateway.http.headers import Header, Proxies, challenge, hardening, request_id
+from converter.gateway.metrics import REQUEST_SECONDS
 
-log = structlog.get_logger()
-
-REALM = "kneron-model-converter"
 ANSWER_HEADERS = "answer_headers"
 """Key of a request's state: headers that its answer carries, also when it is refused further in."""
-
-
 OVERRIDABLE = "/api/v1/uploads/"
 """Where a client whose network knows only GET and POST may name the method that it means (tus 1.0.0, core)."""
 _OVERRIDES = {b"PATCH": "PATCH", b"DELETE": "DELETE", b"HEAD": "GET"}
 
 
 class RequestFrame:
-    """The outermost layer: request id, hardening headers, HEAD, the log line, and a last answer when all else fails."""
+    """The outermost layer: request id, hardening headers, HEAD, the log line, and a last answer when all else fails.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    Args:
+        app: what is framed.
+        envelope: writes its errors.
+        proxies: who may say that a request came over TLS.
+    """
+
+    def __init__(self, app: ASGIApp, envelope: Envelope, proxies: Proxies) -> None:
+        self._app, self._envelope, self._proxies = app, envelope, proxies
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request (ASGI)."""
         http = cast("HTTPScope", scope)  # the server is told to give no other
-        exchange = _Exchange(http, receive, send)
-        clear_contextvars()
+        exchange = _Exchange(http, receive, send, self._envelope, self._proxies)
         bind_contextvars(request_id=exchange.request_id)
-        http["state"]["request_id"] = exchange.request_id
+        http["state"].update(request_id=exchange.request_id, envelope=self._envelope)
         if http["method"] == "HEAD":
             # The server drops the body of an answer to HEAD; everything else is as for GET.
             http = cast("HTTPScope", {**http, "method": "GET"})
+            http["state"]["head"] = True  # for handlers whose body is costly to make, or has no end
         if http["method"] == "POST" and http["path"].startswith(OVERRIDABLE):
             meant = _OVERRIDES.get(_headers(http).get(b"x-http-method-override", b""), "POST")
             http = cast("HTTPScope", {**http, "method": meant})
-            http["state"]["head"] = True  # for a handler to whom the body is dear
         try:
             await self._app(http, exchange.receive, exchange.send)
         except asyncio.CancelledError:
@@ -63,22 +68,23 @@ class RequestFrame:
                 await exchange.answer(
                     Refusal("service_busy", "The gateway is stopping.", details={"hint": "Send the request again."})
                 )
-        except Exception:
-            log.exception("http.failed", method=http["method"], path=_loggable(http["path"]))
+        except Exception as error:  # noqa: BLE001 - of what stands before the framework, or of the framework itself
+            refusal = told(error)
             if exchange.status is None:
-                await exchange.answer(Refusal("internal_error"))
+                await exchange.answer(refusal)
         finally:
-            exchange.log()
+            exchange.done(str(http.get("path_template", "")))
 
 
 class _Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
-        self._scope, self._receive, self._send = scope, receive, send
+    def __init__(self, scope: HTTPScope, receive: Receive, send: Send, envelope: Envelope, proxies: Proxies) -> None:
+        self._scope, self._receive, self._send, self._envelope = scope, receive, send, envelope
         self._began = time.perf_counter()
         offered = _headers(scope)
         self.request_id = request_id(offered.get(b"x-request-id"))
+        self._hardening = hardening(secure=proxies.client_has_tls(scope, offered))
         self._body_pending = offered.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in offered
         self.status: int | None = None
         self._state = scope["state"]
@@ -96,26 +102,33 @@ class _Exchange:
         await self._send(message)
 
     async def answer(self, refusal: Refusal) -> None:
-        body = envelope(refusal, self.request_id)
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        body = self._envelope(refusal, self.request_id)
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"content-length", str(len(body)).encode()),
+            (b"cache-control", b"no-store"),
+            *((name.lower().encode(), value.encode("latin-1")) for name, value in refusal.headers.items()),
+        ]
         await self.send({"type": "http.response.start", "status": refusal.status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body, "more_body": False})
 
-    def log(self) -> None:
-        log.info(
+    def done(self, route: str) -> None:
+        """Log and count it; `route` is the path's template, empty for a path that there is not."""
+        took_s = time.perf_counter() - self._began
+        _timed(self._scope["method"], route, self.status).observe(took_s)
+        logs.often(
             "http.request",
             method=self._scope["method"],
             path=_loggable(self._scope["path"]),
             status=self.status,
-            duration_ms=round((time.perf_counter() - self._began) * 1000, 1),
+            duration_ms=round(took_s * 1000, 1),
         )
 
     def _extra(self, message: HTTPResponseStartEvent) -> list[Header]:
-        present = {name.lower() for name, _ in message["headers"]}
-        extra = [(b"x-request-id", self.request_id.encode()), *hardening(secure=self._scope["scheme"] == "https")]
-        extra += self._state.get(ANSWER_HEADERS, [])
+        extra = [(b"x-request-id", self.request_id.encode()), *self._hardening, *self._state.get(ANSWER_HEADERS, ())]
         if self._body_pending:
             extra.append((b"connection", b"close"))
+        present = {name for name, _ in message["headers"]}
         return [header for header in extra if header[0] not in present]
 
 
@@ -158,12 +171,21 @@ class Authentication(ASGIMiddleware):
         limits: counts the requests of each client.
         scopes: the token scope that stands for each need.
         tenant_id: the tenant that tokens must belong to; empty for any.
+        assertions: tells for which user a request is.
     """
 
     scopes = (ScopeType.HTTP,)
 
-    def __init__(self, verifier: TokenVerifier, limits: RateLimits, scopes: dict[str, str], tenant_id: str) -> None:
+    def __init__(
+        self,
+        verifier: TokenVerifier,
+        limits: RateLimits,
+        scopes: dict[str, str],
+        tenant_id: str,
+        assertions: UserAssertions,
+    ) -> None:
         self._verifier, self._limits, self._granting, self._tenant_id = verifier, limits, scopes, tenant_id
+        self._assertions = assertions
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Authenticate one request.
@@ -175,12 +197,20 @@ class Authentication(ASGIMiddleware):
         if scope["method"] != "OPTIONS":  # type: ignore[typeddict-item]  # answered by the framework from its routes
             need = scope["route_handler"].opt["requires"]
             if need is not None:
-                principal = await self._verifier.verify(_bearer_token(scope))
-                bind_contextvars(client_id=principal.client_id)
-                await self._count(principal, scope)
-                self._authorise(principal, self._granting[need])
-                scope["user"], scope["auth"] = principal, None
+                scope["user"], scope["auth"] = await self.admit(scope, need), None
         await next_app(scope, receive, send)
+
+    async def admit(self, scope: Scope, need: str) -> Principal:
+        """Who asks, if it may.
+
+        Raises:
+            Refusal, KeysUnavailable: as `handle` does.
+        """
+        principal = await self._verifier.verify(_bearer_token(scope))
+        bind_contextvars(client_id=principal.client_id)
+        await self._count(principal, scope)
+        self._authorise(principal, self._granting[need])
+        return self._assertions.bind(principal, scope["headers"])
 
     async def _count(self, principal: Principal, scope: Scope) -> None:
         standing = await self._limits.take(principal.client_id)
@@ -200,10 +230,9 @@ class Authentication(ASGIMiddleware):
             raise Refusal("tenant_mismatch", headers={"WWW-Authenticate": challenge("insufficient_scope")})
 
 
-def challenge(error: str | None = None, **facts: str) -> str:
-    """The value of `WWW-Authenticate` (RFC 6750 section 3); no `error` when the request carried no token."""
-    parameters = {"realm": REALM, **({"error": error} if error else {}), **facts}
-    return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
+@lru_cache(maxsize=1024)
+def _timed(method: str, route: str, status: int | None) -> Histogram:
+    return REQUEST_SECONDS.labels(method, route, status)
 
 
 def _loggable(path: str) -> str:
@@ -216,12 +245,8 @@ def _bearer_token(scope: Scope) -> str:
     sent = [value for name, value in scope["headers"] if name == b"authorization"]
     scheme, _, token = (sent[0] if len(sent) == 1 else b"").partition(b" ")
     if scheme.lower() != b"bearer" or not token.strip():
-        found = "several Authorization headers" if len(sent) > 1 else "no bearer token"
-        raise Refusal(
-            "invalid_token",
-            f"A bearer token is needed; found {found}.",
-            headers={"WWW-Authenticate": challenge()},
-        )
+        found = "Several Authorization headers were sent." if len(sent) > 1 else "No bearer token was sent."
+        raise Refusal("invalid_token", found, headers={"WWW-Authenticate": challenge()})
     return token.strip().decode("latin-1")
 
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import uuid
-from datetime import UTC, datetime
 from functools import singledispatch
 
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 
-from converter.common.bus import BusRefused, EventBusUnavailable
+from converter.common.bus import BusFull, BusRefused, EventBusUnavailable
+from converter.common.identifiers import made_at
 from converter.common.promotion import JobNotReadyForPromote, PromotionInProgress, SourceNotAvailable, TooManyPromotions
-from converter.common.storage import BucketMissing, StorageUnavailable
+from converter.common.storage import BucketMissing, StorageFull, StorageUnavailable
 from converter.common.users import UserHasActiveJob
 from converter.contracts.job import JobStatus, timestamp
 from converter.gateway.clients.jwks import KeysUnavailable
 from converter.gateway.clients.tokens import NotAuthentic
 from converter.gateway.http.body import ClientGone
 from converter.gateway.http.errors import Refusal
-from converter.gateway.http.middleware import challenge
+from converter.gateway.http.headers import challenge
 
 PROMOTIONS_RETRY_AFTER_S = 10
 
@@ -51,8 +50,18 @@ def _(_: Exception) -> Refusal:
 
 
 @refusal_of.register
+def _(_: BusFull) -> Refusal:
+    return Refusal("event_bus_full")
+
+
+@refusal_of.register
 def _(_: StorageUnavailable) -> Refusal:
     return Refusal("storage_unavailable")
+
+
+@refusal_of.register
+def _(_: StorageFull) -> Refusal:
+    return Refusal("storage_full")
 
 
 @refusal_of.register
@@ -69,7 +78,7 @@ def _(error: UserHasActiveJob) -> Refusal:
         details={
             "active_job_id": error.job_id,
             "active_job_status": active.status if active else JobStatus.QUEUED,
-            "active_job_created_at": active.created_at if active else timestamp(_made_at(error.job_id)),
+            "active_job_created_at": active.created_at if active else timestamp(made_at(error.job_id)),
         },
     )
 
@@ -118,9 +127,4 @@ def _(error: MethodNotAllowedException) -> Refusal:
 def _(error: HTTPException) -> Refusal:
     if error.status_code >= 500:  # noqa: PLR2004 - the server's own errors start there
         return Refusal("internal_error")
-    return Refusal("validation_error", error.detail or None)
-
-
-def _made_at(job_id: str) -> datetime:
-    """The time in a UUIDv7: its first 48 bits are Unix milliseconds."""
-    return datetime.fromtimestamp((uuid.UUID(job_id).int >> 80) / 1000, UTC)
+    return Refusal("validation_error", error.detail or None, details={"hint": "The message says what cannot be read."})

@@ -18,9 +18,9 @@ class Bad(Exception):
 
 
 def shown(value: object) -> str:
-    """`value` in quotes, short enough for an error message and free of control characters."""
-    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    return f'"{printable(text[:SHOWN_MAX_CHARS])}{"…" if len(text) > SHOWN_MAX_CHARS else ""}"'
+    """Text in quotes and all else as JSON, short enough for an error message and free of control characters."""
+    quote, text = ('"', value) if isinstance(value, str) else ("", json.dumps(value, ensure_ascii=False))
+    return f"{quote}{printable(text[:SHOWN_MAX_CHARS])}{'…' if len(text) > SHOWN_MAX_CHARS else ''}{quote}"
 
 
 def printable(text: str, instead: str = "\ufffd") -> str:

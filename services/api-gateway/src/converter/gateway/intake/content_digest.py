@@ -17,15 +17,15 @@ class ContentDigest:
     """What the header says, against what arrives. Algorithms that nobody should use any more are ignored.
 
     Args:
-        header: `sha-256=:…:, sha-512=:…:`, or none.
+        header: `sha-256=:…:, sha-512=:…:`, all lines of it, or nothing.
 
     Raises:
         Refusal: `validation_error`; it is malformed.
     """
 
-    def __init__(self, header: str | None) -> None:
+    def __init__(self, header: str) -> None:
         self._expected: dict[str, bytes] = {}
-        for text in (header or "").split(",") if header else []:
+        for text in header.split(",") if header else []:
             member = _MEMBER.fullmatch(text)
             if member is None:
                 raise _malformed()

@@ -77,14 +77,21 @@ class Form:
         limits: what there may be.
         look_at_lock: asked once a user is known and before a file is read.
         open_writers: ends what is not completed.
+        fields: takes the fields.
     """
 
     def __init__(
-        self, shelf: Shelf, prefix: str, limits: IntakeLimits, look_at_lock: LookAtLock, open_writers: AsyncExitStack
+        self,
+        shelf: Shelf,
+        prefix: str,
+        limits: IntakeLimits,
+        look_at_lock: LookAtLock,
+        open_writers: AsyncExitStack,
+        fields: Fields,
     ) -> None:
         self._shelf, self._prefix, self._limits = shelf, prefix, limits
         self._look_at_lock, self._open_writers = look_at_lock, open_writers
-        self._fields = Fields()
+        self._fields = fields
         self._model: ModelPart | None = None
         self._references = References(shelf, prefix, limits.references, open_writers)
 
@@ -152,7 +159,7 @@ class Form:
         return self._model
 
     async def _before_file(self) -> None:
-        """Refuse before the file's bytes what is known to be refused after them."""
+        """Refuse before a file is read what is known to be wrong already."""
         if problems := self._fields.problems():
             raise bad_fields(problems)
         if user_id := self._fields.user_id():
@@ -166,13 +173,16 @@ class _FieldPart:
     async def take(self, data: bytes) -> None:
         self._text += data
         if len(self._text) > SMALL_BODY_MAX_BYTES:
-            raise bad_fields([FieldError(self._name, f"longer than {SMALL_BODY_MAX_BYTES} bytes")])
+            raise self._bad(f"longer than {SMALL_BODY_MAX_BYTES} bytes")
 
     async def end(self) -> None:
         try:
             self._fields.add(self._name, self._text.decode())
         except UnicodeDecodeError as error:
-            raise bad_fields([FieldError(self._name, "not UTF-8 text")]) from error
+            raise self._bad("not UTF-8 text") from error
+
+    def _bad(self, message: str) -> Refusal:
+        return bad_fields([*self._fields.problems(), FieldError(self._name, message)])
 
 
 def model_key(prefix: str) -> str:

@@ -11,30 +11,33 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import structlog
 from litestar.types import Receive
 from msgspec import Struct
+from msgspec.structs import replace
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
 from converter.common.skim import Skimmed
 from converter.common.storage import StorageError
-from converter.common.storage.unbroken import to_the_end
-from converter.contracts.job import Model, ReferenceSet, StoredObject
+from converter.common.unbroken import to_the_end
+from converter.contracts.job import JobRequest, Model, ReferenceSet, StoredObject
 from converter.gateway.http.body import Pace, chunks
 from converter.gateway.http.errors import Refusal
 from converter.gateway.intake.content_digest import ContentDigest
-from converter.gateway.intake.form import FIELDS_MAX, Arrived, Form, IntakeLimits, LookAtLock, Part
-from converter.gateway.intake.options import JobOrder
+from converter.gateway.intake.form import FIELDS_MAX, Arrived, Form, IntakeLimits, LookAtLock, Part, model_key, named
+from converter.gateway.intake.options import Fields, JobOrder
+from converter.gateway.intake.references import references_key
 from converter.gateway.intake.shelf import Nowhere, Shelf
 
 log = structlog.get_logger()
 
 
 class FormBody(Struct, frozen=True, kw_only=True):
-    """A request's body that is a form, and how it may come."""
+    """A request's body that is a form, how it may come, and whether it must say whose job it is."""
 
     receive: Receive
     boundary: str
     digest: ContentDigest
     limits: IntakeLimits
     pace: Pace
+    with_user: bool
 
 
 class FoundModel(Struct, frozen=True):
@@ -102,8 +105,39 @@ async def received(
             await to_the_end(_remove(shelf, stored))
 
 
+@asynccontextmanager
+async def copied(request: JobRequest, order: JobOrder, *, shelf: Shelf, job_id: str) -> AsyncIterator[Inputs]:
+    """The inputs of another job, copied by the storage.
+
+    Args:
+        request: what was asked of that job.
+        order: what is asked now.
+        shelf: where the copies go, under `jobs/<job_id>/input/`.
+        job_id: the job to be.
+
+    Raises:
+        ObjectNotFound: they are gone.
+        StorageUnavailable: they cannot be copied.
+    """
+    stored: list[StoredObject] = []
+    inputs: Inputs | None = None
+    prefix = f"jobs/{job_id}/input"
+    try:
+        stored.append(file := await shelf.copy(request.model, model_key(prefix)))
+        model, ref_images = named(file, request.model.filename), request.ref_images
+        if ref_images is not None:
+            stored.append(file := await shelf.copy(ref_images, references_key(prefix), media_type="application/zip"))
+            ref_images = replace(ref_images, object_key=file.object_key)
+        arrived = Arrived(order=order, model=model, skimmed=None, ref_images=ref_images, fingerprint="")
+        inputs = Inputs(arrived, FoundModel(model, None))
+        yield inputs
+    finally:
+        if inputs is None or not inputs.kept:
+            await to_the_end(_remove(shelf, stored))
+
+
 async def fingerprint(body: FormBody) -> str:
-    """That of a form whose files nobody needs.
+    """The fingerprint of a form whose files are not kept.
 
     Raises:
         Refusal, ClientGone: as `received` does.
@@ -119,7 +153,7 @@ async def _arrived(
     body: FormBody, shelf: Shelf, prefix: str, look_at_lock: LookAtLock, stored: list[StoredObject]
 ) -> Arrived:
     async with AsyncExitStack() as open_writers:
-        form = Form(shelf, prefix, body.limits, look_at_lock, open_writers)
+        form = Form(shelf, prefix, body.limits, look_at_lock, open_writers, Fields(with_user=body.with_user))
         await _read(form, body)
         body.digest.verify()
         return await form.complete(stored)
@@ -149,4 +183,8 @@ async def _read(form: Form, body: FormBody) -> None:
                     elif part is not None:
                         await part.end()
     except MultipartError as error:
-        raise Refusal("invalid_multipart", f"The multipart body does not parse: {error}.") from error
+        message = (
+            f"The multipart body does not parse: {error.args[0]}."  # further arguments are causes within the parser
+        )
+        hint = f"Have a library write the form (RFC 7578), in UTF-8 and with at most {segments_max} parts."
+        raise Refusal("invalid_multipart", message, details={"hint": hint}) from error

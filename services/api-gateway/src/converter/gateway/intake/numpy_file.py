@@ -14,6 +14,8 @@ HEADER_MAX_BYTES = 4096
 RANK_MAX = 8
 _KEYS = {"descr", "fortran_order", "shape"}
 _NUMBERS = re.compile(r"[<>|=]([fiub])(1|2|4|8)")
+_LONG_NUMBER = re.compile(rb"\b[0-9][0-9A-Za-z_]{19}")
+"""No size is that long, and Python cannot write some that it reads (`int` in hexadecimal digits)."""
 
 
 class BadArray(Exception):
@@ -51,9 +53,11 @@ def _decoded(text: bytes, length: int) -> dict[str, object]:
     """The literal that the header is; nothing of it is executed."""
     if len(text) < length:
         raise BadArray("is cut off in its header")
+    if _LONG_NUMBER.search(text):
+        raise BadArray("has a size in its header that no array has")
     try:
         header = ast.literal_eval(text.decode("utf-8").strip())
-    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+    except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError) as error:
         raise BadArray("has a damaged header") from error
     if not isinstance(header, dict) or set(header) != _KEYS:
         raise BadArray("has a damaged header")

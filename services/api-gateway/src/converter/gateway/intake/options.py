@@ -17,7 +17,8 @@ from converter.gateway.http.written import Bad, decoded_object, number, shown
 from converter.gateway.intake.quantization import check_quantization, check_with_platform
 
 REPEATABLE = frozenset({"input_shape"})
-REQUIRED = ("user_id", "platform", "model_id", "version")
+USER_FIELD = "user_id"
+REQUIRED = (USER_FIELD, "platform", "model_id", "version")
 PLATFORMS: tuple[str, ...] = get_args(Platform)
 PRESETS = ("kneron", "tensorflow", "yolo", "pytorch", "caffe", "none")
 VENDOR_MODEL_ID_MAX = 32767
@@ -29,6 +30,8 @@ INPUT_NAME_MAX_CHARS = 256
 INPUTS_MAX = 32
 
 T = TypeVar("T")
+FieldReader = Callable[[Sequence[str]], object]
+"""What a field's texts say; raises `Bad`."""
 
 
 class JobOrder(Struct, frozen=True, kw_only=True):
@@ -38,7 +41,8 @@ class JobOrder(Struct, frozen=True, kw_only=True):
     `model_upload_id` names a resumable upload. At most one of file and upload is there.
     """
 
-    user_id: str
+    user_id: str | None
+    """None for a job that is no user's."""
     platform: Platform
     model_id: int
     version: str
@@ -49,11 +53,16 @@ class JobOrder(Struct, frozen=True, kw_only=True):
 
 
 class Fields:
-    """The form's fields as they arrive; each may come once, but for the repeatable ones."""
+    """The form's fields as they arrive; each may come once, but for the repeatable ones.
 
-    def __init__(self) -> None:
+    Args:
+        with_user: whether they say whose job it is.
+    """
+
+    def __init__(self, *, with_user: bool = True) -> None:
         self.texts: dict[str, list[str]] = {}
         """As they were sent."""
+        self._readers = {name: read for name, read in _READERS.items() if with_user or name != USER_FIELD}
 
     def add(self, name: str, text: str) -> None:
         """Take one field, whatever it says."""
@@ -61,11 +70,11 @@ class Fields:
 
     def problems(self) -> list[FieldError]:
         """All that is wrong with what has arrived so far; a field that has not may still come."""
-        return _Reader(self.texts).problems
+        return _Reader(self.texts, self._readers).problems
 
     def user_id(self) -> str | None:
         """The user, once a good one has arrived."""
-        return _Reader(self.texts).values.get("user_id")
+        return _Reader(self.texts, self._readers).values.get(USER_FIELD)
 
     def order(self, *, with_file: bool = True) -> JobOrder | list[FieldError]:
         """What is asked for, or all that is wrong with it; no more fields will come.
@@ -73,8 +82,8 @@ class Fields:
         Args:
             with_file: whether the model has come as a file.
         """
-        reader = _Reader(self.texts)
-        wrong = [FieldError(name, "missing") for name in REQUIRED if name not in self.texts]
+        reader = _Reader(self.texts, self._readers)
+        wrong = [FieldError(name, "missing") for name in REQUIRED if name in self._readers and name not in self.texts]
         if with_file and "model_upload_id" in self.texts:
             wrong.append(FieldError("model_upload_id", "found with a model file; allowed: one of them"))
         if wrong or reader.problems:
@@ -83,7 +92,7 @@ class Fields:
         model_id = values["model_id"]
         warnings = [f"model_id {model_id} is one of the vendor's, which end at {VENDOR_MODEL_ID_MAX}."]
         return JobOrder(
-            user_id=values["user_id"],
+            user_id=values.get(USER_FIELD),
             platform=values["platform"],
             model_id=model_id,
             version=values["version"],
@@ -102,7 +111,8 @@ class Fields:
 class _Reader:
     """Reads every field that it is given; what is good stands in `values`, what is not in `problems`."""
 
-    def __init__(self, texts: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, texts: Mapping[str, Sequence[str]], readers: Mapping[str, FieldReader]) -> None:
+        self._readers = readers
         self.values: dict[str, Any] = {}
         self.problems: list[FieldError] = []
         for name, found in texts.items():
@@ -112,9 +122,9 @@ class _Reader:
             self._problems_of("quantization", check_with_platform(quantization, platform))
 
     def _read(self, name: str, texts: Sequence[str]) -> None:
-        read = _READERS.get(name)
+        read = self._readers.get(name)
         if read is None:
-            allowed = ", ".join(["model", "ref_images", *_READERS])
+            allowed = ", ".join(["model", "ref_images", *self._readers])
             self.problems.append(FieldError(name, f"unknown; allowed: {allowed}"))
         elif len(texts) > 1 and name not in REPEATABLE:
             self.problems.append(FieldError(name, f"sent {len(texts)} times; allowed: once"))
@@ -171,7 +181,7 @@ def _input_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
     for text in texts:
         name, _, dimensions = text.rpartition(":")
         sizes = dimensions.split(",")
-        if not all(re.fullmatch(r"\s*[0-9]{1,10}\s*", size) for size in sizes) or len(name) > INPUT_NAME_MAX_CHARS:
+        if not all(re.fullmatch(r" *[0-9]{1,10} *", size) for size in sizes) or len(name) > INPUT_NAME_MAX_CHARS:
             raise Bad(f"found {shown(text)}; allowed: name:1,3,224,224, or 1,3,224,224 for a single input")
         shape = tuple(int(size) for size in sizes)
         if len(shape) > RANK_MAX or not all(1 <= size <= DIMENSION_MAX for size in shape):
@@ -231,8 +241,8 @@ _PIXELS: dict[str, Callable[[str, object], object]] = {
 }
 
 
-_READERS: dict[str, Callable[[Sequence[str]], object]] = {
-    "user_id": _matching(r"[A-Za-z0-9._-]{1,128}", "1 to 128 of A-Z a-z 0-9 . _ -"),
+_READERS: dict[str, FieldReader] = {
+    USER_FIELD: _matching(r"[A-Za-z0-9._-]{1,128}", "1 to 128 of A-Z a-z 0-9 . _ -"),
     "platform": _one_of(PLATFORMS),
     "model_id": _one(_model_id),
     "version": _matching(r"[0-9A-Fa-f]{4}", "four hex digits, as in 0001"),

@@ -40,6 +40,11 @@ class ReferenceLimits(Struct, frozen=True, kw_only=True):
         return self.file_bytes * self.count
 
 
+def references_key(prefix: str) -> str:
+    """Where the reference set of a job lies."""
+    return f"{prefix}/ref_images.zip"
+
+
 class References:
     """The files as they come.
 
@@ -52,7 +57,7 @@ class References:
 
     def __init__(self, shelf: Shelf, prefix: str, limits: ReferenceLimits, open_writers: AsyncExitStack) -> None:
         self.limits = limits
-        self._shelf, self._key, self._open_writers = shelf, f"{prefix}/ref_images.zip", open_writers
+        self._shelf, self._key, self._open_writers = shelf, references_key(prefix), open_writers
         self._writer: Writer | None = None
         self._loose: ImageArchive | None = None
         self._sent: ZipWalk | None = None

@@ -1,4 +1,4 @@
-"""The OpenAPI 3.1 document of the public API, made from the handlers: `python -m converter.gateway.openapi.document`.
+"""The OpenAPI 3.1 document of a face, made from its handlers: `python -m converter.gateway.openapi.document public`.
 
 The framework's own generator would know little more than the paths, since handlers read requests and write answers
 themselves; what they say of themselves (`documentation`) and msgspec's schemas of the resources say the rest.
@@ -15,13 +15,14 @@ from typing import Any
 
 import msgspec
 from litestar.handlers import HTTPRouteHandler
-from msgspec import Struct
 
-from converter.gateway.http.errors import ERRORS, FieldError, Refusal, envelope
+from converter.gateway.http.errors import ERRORS, FieldError
 from converter.gateway.openapi.documentation import (
     HEADERS,
+    JSON,
     OF_COUNTED_ANSWERS,
     OF_EVERY_ANSWER,
+    OF_REFUSALS,
     PATH_PARAMETERS,
     Answer,
     Body,
@@ -30,56 +31,25 @@ from converter.gateway.openapi.documentation import (
     Parameter,
     Schema,
 )
-from converter.gateway.representation import JobPage, JobResource
+from converter.gateway.openapi.faces import SCHEMAS, USER_ASSERTION, Face, Security, internal_face, public_face
 
-SCHEMAS = "#/components/schemas/"
-EVERY_REQUEST = ("validation_error", "headers_too_large", "internal_error")
-WITH_TOKEN = (
-    "invalid_token",
-    "token_expired",
-    "insufficient_scope",
-    "tenant_mismatch",
-    "rate_limit_exceeded",
-    "misconfiguration",
-    "auth_service_unavailable",
-    "event_bus_unavailable",
-)
 WITH_PATH_PARAMETER = ("not_found",)
 WITH_JOB = ("job_not_found",)
 WITH_BODY = ("request_timeout", "unsupported_media_type", "file_too_large")
-JOB_IDS = ((JobResource, "$response.body#/job_id"), (JobPage, "$response.body#/items/0/job_id"))
-"""Where an answer names a job that other operations can be asked about."""
-EXAMPLE_ID = "0199c1f2-6a00-7000-8000-000000000001"
-
-DESCRIPTION = """\
-Turns ONNX models into artifacts for Kneron NPUs: ONNX, then BIE, then NEF.
-
-Every error has the same envelope; its `code` is for programs. A path that is not listed is a 404 `not_found`, a method
-that a path does not have a 405 `method_not_allowed` with `Allow`, and OPTIONS tells a path's methods. HEAD answers as
-GET without the body. A job belongs to the client (`client_id` or `azp` of the token) that created it.
-"""
+BEFORE_COUNTING = ("headers_too_large",)
+"""Nothing has looked at a request that is answered so."""
+OF_NO_OPERATION = ("method_not_allowed",)
+"""It answers what the document does not have."""
 
 
-class Security(Struct, frozen=True):
-    """Where clients get tokens, and the scope that stands for each need."""
-
-    token_url: str = "https://member-center.example/oauth2/token"  # noqa: S105 - an address
-    read: str = "converter:job.read"
-    write: str = "converter:job.write"
-
-    def scope(self, need: str) -> str:
-        """The scope for `read` or `write`."""
-        return self.read if need == "read" else self.write
-
-
-def document(handlers: Iterable[HTTPRouteHandler], security: Security | None = None) -> dict[str, Any]:
+def document(handlers: Iterable[HTTPRouteHandler], face: Face) -> dict[str, Any]:
     """The document of what `handlers` serve."""
-    return _Document(list(handlers), security or Security()).whole()
+    return _Document(list(handlers), face).whole()
 
 
 class _Document:
-    def __init__(self, handlers: list[HTTPRouteHandler], security: Security) -> None:
-        self._handlers, self._security = handlers, security
+    def __init__(self, handlers: list[HTTPRouteHandler], face: Face) -> None:
+        self._handlers, self._face = handlers, face
         operations = [_operation(handler) for handler in handlers]
         bodies = [answer.body for operation in operations for answer in operation.answers.values()]
         bodies += [operation.body.schema for operation in operations if operation.body]
@@ -88,6 +58,8 @@ class _Document:
         about_jobs = [handler for handler in handlers if "{job_id:str}" in _path(handler)]
         self._job_operations = [handler.handler_name for handler in about_jobs]
         self._job_operations += [_head_id(handler.handler_name) for handler in about_jobs if _has_head(handler)]
+        answered = {code for handler in handlers for code in self._codes(handler)}
+        self._answered = [code for code in ERRORS if code in answered or code in OF_NO_OPERATION]
 
     def whole(self) -> dict[str, Any]:
         paths: dict[str, Any] = {}
@@ -100,15 +72,15 @@ class _Document:
         return {
             "openapi": "3.1.0",
             "info": {
-                "title": "Kneron Model Converter",
+                "title": self._face.title,
                 "version": version("converter-api-gateway"),
-                "description": DESCRIPTION,
+                "description": self._face.description,
                 "license": {"name": "MIT", "identifier": "MIT"},
             },
             "servers": [{"url": "/"}],
             "paths": paths,
             "components": {
-                "schemas": dict(sorted((self._schemas | {"Error": _error_schema()}).items())),
+                "schemas": dict(sorted((self._schemas | {"Error": self._error()}).items())),
                 "headers": {
                     name: {
                         "description": header.description,
@@ -117,20 +89,25 @@ class _Document:
                     }
                     for name, header in HEADERS.items()
                 },
-                "examples": {
-                    code: {"value": msgspec.json.decode(envelope(Refusal(code), EXAMPLE_ID))} for code in ERRORS
-                },
-                "securitySchemes": self._schemes(),
+                "examples": {code: self._face.example(code) for code in self._answered},
+                "securitySchemes": self._face.security.schemes() if self._face.security else {},
             },
         }
 
-    def _schemes(self) -> dict[str, Any]:
-        scopes = {self._security.read: "Read the client's jobs.", self._security.write: "Create and change jobs."}
-        flow = {"tokenUrl": self._security.token_url, "scopes": scopes}
-        return {
-            "member_center": {"type": "oauth2", "flows": {"clientCredentials": flow}},
-            "bearer": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT (RFC 9068)"},
-        }
+    def _error(self) -> Schema:
+        return self._face.error({"type": "string", "enum": self._answered})
+
+    def _codes(self, handler: HTTPRouteHandler) -> list[str]:
+        """What the handler may refuse with: what any may, what follows from its path and its body, and its own."""
+        path, operation = _path(handler), _operation(handler)
+        codes = [
+            *self._face.refusals(handler.http_methods, handler.opt["requires"]),
+            *(WITH_PATH_PARAMETER if "{" in path else ()),
+            *(WITH_JOB if "{job_id:str}" in path else ()),
+            *(WITH_BODY if operation.body else ()),
+            *operation.refusals,
+        ]
+        return list(dict.fromkeys(codes))
 
     def _described(self, handler: HTTPRouteHandler) -> dict[str, Any]:
         operation, need = _operation(handler), handler.opt["requires"]
@@ -141,10 +118,10 @@ class _Document:
             "summary": " ".join(summary.split()),
             "parameters": [
                 *(_path_parameter(name) for name in re.findall(r"\{(\w+):", _path(handler))),
-                *map(_parameter, operation.parameters),
+                *map(_parameter, (*operation.parameters, *((USER_ASSERTION,) if need else ()))),
             ],
             "responses": self._responses(handler, operation),
-            "security": [{"member_center": [self._security.scope(need)]}, {"bearer": []}] if need else [],
+            "security": self._needs(need),
         }
         if description:
             described["description"] = description.partition("\n\nRaises:")[0]
@@ -152,24 +129,29 @@ class _Document:
             described["requestBody"] = self._body(operation.body)
         return described
 
+    def _needs(self, need: str | None) -> list[dict[str, list[str]]]:
+        if need is None or self._face.security is None:
+            return []
+        return [{"member_center": [self._face.security.scope(need)]}, {"bearer": []}]
+
     def _responses(self, handler: HTTPRouteHandler, operation: Operation) -> dict[str, Any]:
-        always = OF_EVERY_ANSWER + (OF_COUNTED_ANSWERS if handler.opt["requires"] else ())
+        always = OF_EVERY_ANSWER + operation.headers + (OF_COUNTED_ANSWERS if handler.opt["requires"] else ())
         responses = {
-            str(status): self._answer(answer, (*answer.headers, *always))
+            str(status): self._answer(answer, (*_carried(answer), *always))
             for status, answer in operation.answers.items()
         }
         codes: dict[int, list[str]] = {}
-        for code in dict.fromkeys([*_implied(handler, operation), *operation.refusals]):
+        for code in self._codes(handler):
             codes.setdefault(ERRORS[code].status, []).append(code)
-        responses |= {str(status): _refused(of_status, handler, always) for status, of_status in codes.items()}
+        responses |= {str(status): _refused(of_status, operation, always) for status, of_status in codes.items()}
         return dict(sorted(responses.items()))
 
     def _answer(self, answer: Answer, headers: tuple[str, ...]) -> dict[str, Any]:
         described: dict[str, Any] = {"description": answer.description, "headers": _headers(headers)}
         if answer.body is not None:
             kinds = (answer.media_type,) if isinstance(answer.media_type, str) else answer.media_type
-            described["content"] = {kind: {"schema": self._schema(answer.body)} for kind in kinds}
-        place = next((place for type_, place in JOB_IDS if type_ is answer.body), None)
+            described["content"] = {kind: {"schema": self._schema_as(kind, answer.body)} for kind in kinds}
+        place = next((place for type_, place in self._face.job_ids if type_ is answer.body), None)
         if place:
             described["links"] = {
                 name: {"operationId": name, "parameters": {"job_id": place}} for name in self._job_operations
@@ -181,6 +163,10 @@ class _Document:
         if body.files:
             media["encoding"] = {name: _file_part(name, file) for name, file in body.files.items()}
         return {"required": body.required, "content": {body.media_type: media}}
+
+    def _schema_as(self, kind: str, body: type | Schema) -> Schema:
+        """A type is JSON's; in another form, as a page, it is text."""
+        return {"type": "string"} if isinstance(body, type) and kind != JSON else self._schema(body)
 
     def _schema(self, body: type | Schema) -> Schema:
         if not isinstance(body, type):
@@ -209,22 +195,16 @@ def _head_id(operation_id: str) -> str:
     return f"{operation_id}_head"
 
 
-def _implied(handler: HTTPRouteHandler, operation: Operation) -> list[str]:
-    path = _path(handler)
-    return [
-        *EVERY_REQUEST,
-        *(WITH_TOKEN if handler.opt["requires"] else ()),
-        *(WITH_PATH_PARAMETER if "{" in path else ()),
-        *(WITH_JOB if "{job_id:str}" in path else ()),
-        *(WITH_BODY if operation.body else ()),
-    ]
+def _carried(answer: Answer) -> tuple[str, ...]:
+    """The headers that an answer has of its own; one with a type is JSON, which has an entity tag."""
+    tagged = ("ETag",) if isinstance(answer.body, type) else ()
+    return (*answer.headers, *tagged, *(("Cache-Control",) if answer.body is not None else ()))
 
 
-def _refused(codes: list[str], handler: HTTPRouteHandler, always: tuple[str, ...]) -> dict[str, Any]:
-    status = ERRORS[codes[0]].status
-    own = {401: ("WWW-Authenticate",), 403: ("WWW-Authenticate",), 429: ("Retry-After",)}.get(status, ())
-    uncounted = status in {400, 401, 404, 431, 500, 503} or not handler.opt["requires"]
-    headers = (*own, *(OF_EVERY_ANSWER if uncounted else always))
+def _refused(codes: list[str], operation: Operation, always: tuple[str, ...]) -> dict[str, Any]:
+    own = [name for code in codes for name in (*OF_REFUSALS.get(code, ()), *operation.refused_with.get(code, ()))]
+    of_all = OF_EVERY_ANSWER if codes[0] in BEFORE_COUNTING else always
+    headers = (*own, "Cache-Control", *of_all)
     return {
         "description": " ".join(f"`{code}`: {ERRORS[code].message}" for code in codes),
         "headers": _headers(headers),
@@ -235,26 +215,6 @@ def _refused(codes: list[str], handler: HTTPRouteHandler, always: tuple[str, ...
             }
         },
     }
-
-
-def _error_schema() -> Schema:
-    fields = {"type": "array", "items": {"$ref": f"{SCHEMAS}FieldError"}, "description": "Every bad field."}
-    properties = {
-        "code": {"type": "string", "enum": list(ERRORS)},
-        "message": {"type": "string"},
-        "details": {
-            "type": "object",
-            "properties": {"hint": {"type": "string", "description": "What the caller can do."}, "fields": fields},
-        },
-        "request_id": {"type": "string"},
-    }
-    error = {
-        "type": "object",
-        "required": list(properties),
-        "additionalProperties": False,
-        "properties": properties,
-    }
-    return {"type": "object", "required": ["error"], "additionalProperties": False, "properties": {"error": error}}
 
 
 def _headers(names: Iterable[str]) -> dict[str, Any]:
@@ -290,11 +250,14 @@ def _without_bodies(described: Mapping[str, Any]) -> dict[str, Any]:
     return {**described, "operationId": _head_id(described["operationId"]), "responses": responses}
 
 
-def _print() -> None:
-    from converter.gateway.app import PUBLIC  # noqa: PLC0415 - the application needs this module
+def main() -> None:
+    """Print the document of the face that is named."""
+    from converter.gateway.app import INTERNAL, PUBLIC  # noqa: PLC0415 - the application needs this module
 
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document(PUBLIC))).decode() + "\n")
+    documents = {"public": (PUBLIC, public_face(Security())), "internal": (INTERNAL, internal_face())}
+    handlers, face = documents[sys.argv[1]]
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(document(handlers, face))).decode() + "\n")
 
 
 if __name__ == "__main__":
-    _print()
+    main()

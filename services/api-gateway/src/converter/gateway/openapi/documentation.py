@@ -3,7 +3,7 @@
 A handler carries an `Operation` in its `opt`, beside what it requires:
 
     @get("/api/v1/jobs/{job_id:str}", opt={"requires": "read", "operation": Operation(
-        answers={200: Answer("The job.", JobResource, headers=("ETag",)), 304: NOT_MODIFIED},
+        answers={200: Answer("The job.", JobResource), 304: NOT_MODIFIED},
         parameters=(IF_NONE_MATCH,),
     )})
 
@@ -30,7 +30,7 @@ class Answer(Struct, frozen=True):
     Args:
         description: when, in a sentence.
         body: the type of the JSON body, or a schema, or none.
-        headers: names in `HEADERS`.
+        headers: names in `HEADERS`; those that follow from its body are added by the generator.
         media_type: of the body, or those that it may have.
     """
 
@@ -74,10 +74,22 @@ class Body(Struct, frozen=True):
 
 
 class Operation(Struct, frozen=True, kw_only=True):
-    """What a handler takes and answers."""
+    """What a handler takes and answers.
+
+    Args:
+        answers: by their status.
+        refusals: the codes of those that are its own.
+        refused_with: headers that are particular to its refusals, by their code.
+        headers: what any of its answers may carry.
+        parameters: in its query and its headers.
+        body: of a request.
+        tag: under which it is listed.
+    """
 
     answers: dict[int, Answer]
     refusals: tuple[str, ...] = ()
+    refused_with: dict[str, tuple[str, ...]] = {}
+    headers: tuple[str, ...] = ()
     parameters: tuple[Parameter, ...] = ()
     body: Body | None = None
     tag: str = "jobs"
@@ -96,6 +108,7 @@ HEADERS: dict[str, Header] = {
     "ETag": Header(
         "Strong; changes exactly when the body does (RFC 9110).", {"type": "string", "pattern": '^"[^"]+"$'}
     ),
+    "Cache-Control": Header("Whether the answer may be kept (RFC 9111).", {"type": "string"}),
     "Location": Header("Where the resource is.", {"type": "string", "format": "uri-reference"}),
     "Retry-After": Header("Seconds to wait before trying again.", _COUNT),
     "WWW-Authenticate": Header("The challenge (RFC 6750).", {"type": "string"}),
@@ -109,17 +122,37 @@ HEADERS: dict[str, Header] = {
     "Content-Disposition": Header("The file's name.", {"type": "string"}),
     "Content-Range": Header("Which bytes these are.", {"type": "string"}),
     "Accept-Ranges": Header("`bytes`: ranges may be asked for.", {"type": "string"}),
+    "Repr-Digest": Header("The file's sha256 (RFC 9530).", {"type": "string"}),
+    "Vary": Header("The request headers that the answer depends on.", {"type": "string"}),
     "Upload-Offset": Header("How many bytes have arrived.", _COUNT),
     "Upload-Length": Header("How many bytes the upload has.", _COUNT),
     "Upload-Expires": Header("When an unfinished upload is removed.", {"type": "string"}),
+    "Upload-Metadata": Header("What the client said of its upload.", {"type": "string"}),
     "Tus-Resumable": Header("The version of the tus protocol.", {"type": "string"}),
+    "Tus-Version": Header("The versions that are spoken.", {"type": "string"}),
+    "Tus-Extension": Header("The extensions that are spoken.", {"type": "string"}),
+    "Tus-Max-Size": Header("The largest upload.", _COUNT),
+    "Tus-Checksum-Algorithm": Header("How `Upload-Checksum` may be computed.", {"type": "string"}),
 }
 OF_EVERY_ANSWER = ("X-Request-Id",)
 OF_COUNTED_ANSWERS = tuple(name for name in HEADERS if "RateLimit" in name)
+OF_REFUSALS: dict[str, tuple[str, ...]] = {
+    "invalid_token": ("WWW-Authenticate",),
+    "token_expired": ("WWW-Authenticate",),
+    "insufficient_scope": ("WWW-Authenticate",),
+    "tenant_mismatch": ("WWW-Authenticate",),
+    "user_assertion_invalid": ("WWW-Authenticate",),
+    "user_mismatch": ("WWW-Authenticate",),
+    "rate_limit_exceeded": ("Retry-After",),
+    "service_busy": ("Retry-After",),
+    "range_not_satisfiable": ("Content-Range",),
+}
 
 PATH_PARAMETERS: dict[str, tuple[Schema, str]] = {
     "job_id": ({"type": "string", "format": "uuid"}, "The job's id, a UUIDv7 in lower case."),
     "token": ({"type": "string"}, "The token of a download link; it alone is the right to the file."),
+    "filename": ({"type": "string"}, "A name in the job's `files`."),
+    "path": ({"type": "string"}, "A file of the page."),
     "upload_id": ({"type": "string"}, "The upload's id."),
 }
 
@@ -129,6 +162,6 @@ EVENT: Schema = {
 }
 """One server-sent event; its data is JSON."""
 
-NOT_MODIFIED = Answer("The client has just that (If-None-Match).", headers=("ETag",))
+NOT_MODIFIED = Answer("The client has just that (If-None-Match).", headers=("ETag", "Cache-Control"))
 IF_NONE_MATCH = Parameter("If-None-Match", {"type": "string"}, "The ETag of what the client has.", "header")
 IF_MATCH = Parameter("If-Match", {"type": "string"}, "Only if the resource still has this ETag.", "header")

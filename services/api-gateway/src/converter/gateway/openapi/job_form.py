@@ -88,15 +88,18 @@ CREATE_JOB = Operation(
     ),
     answers={
         200: Answer("What would become of it; for a dry run.", Verdict),
-        201: Answer("The job, queued.", JobResource, headers=("Location", "ETag", "Idempotency-Replayed")),
+        201: Answer("The job, queued.", JobResource, headers=("Location", "Idempotency-Replayed")),
     },
     refusals=(
         "invalid_multipart",
         "digest_mismatch",
         "user_has_active_job",
+        "job_not_found",  # of an Idempotency-Key
         "idempotency_in_progress",
         "idempotency_mismatch",
         "storage_unavailable",
+        "storage_full",
+        "event_bus_full",
         "service_busy",
     ),
 )

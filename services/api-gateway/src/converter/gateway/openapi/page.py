@@ -5,8 +5,6 @@ The page is made from the document when the gateway starts: plain HTML, no scrip
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -17,9 +15,11 @@ from litestar.datastructures import State
 from litestar.enums import MediaType
 from msgspec import Struct
 
-from converter.gateway.http.answers import etag, none_match
-from converter.gateway.openapi.document import SCHEMAS
+from converter.gateway.http.answers import etag, not_modified
+from converter.gateway.http.errors import ERRORS
+from converter.gateway.http.headers import page_policy
 from converter.gateway.openapi.documentation import IF_NONE_MATCH, NOT_MODIFIED, Answer, Operation
+from converter.gateway.openapi.faces import SCHEMAS
 
 STYLE = """
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem;color:#1d2129;background:#fff}
@@ -30,11 +30,7 @@ border-bottom:1px solid #dde1e7}.verb{font-weight:700;color:#0b57a4}td:first-chi
 @media(prefers-color-scheme:dark){body{color:#e4e7ec;background:#14171c}code,pre{background:#20252d}
 .verb,a{color:#7db8f2}}
 """
-_STYLE_DIGEST = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_STYLE_DIGEST}'; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-)
+POLICY = page_policy(STYLE)
 
 
 class Published(Struct, frozen=True):
@@ -80,8 +76,7 @@ async def get_docs(request: Request[None, None, State], published: Published) ->
 
 def _sent(request: Request[None, None, State], body: bytes, media_type: MediaType) -> Response[bytes]:
     headers = {"Cache-Control": "no-cache", "ETag": etag(body)}
-    known = request.headers.get("if-none-match")
-    if known is not None and not none_match(known, headers["ETag"]):
+    if not_modified(request.headers.get("if-none-match"), headers["ETag"]):
         return Response(b"", status_code=304, headers=headers)
     return Response(body, media_type=media_type, headers=headers)
 
@@ -112,10 +107,9 @@ def _page_of(document: dict[str, Any]) -> Iterator[str]:
     for path, method, operation in operations:
         yield from _operation(path, method, operation)
     yield '<h2 id="errors">Errors</h2>'
-    examples = {code: example["value"]["error"] for code, example in document["components"]["examples"].items()}
     yield _table(("code", "message", "hint"), [
-        (_code(code), html.escape(error["message"]), html.escape(error["details"].get("hint", "")))
-        for code, error in examples.items()
+        (_code(code), html.escape(ERRORS[code].message), html.escape(ERRORS[code].hint))
+        for code in document["components"]["examples"]
     ])  # fmt: skip
     yield '<h2 id="schemas">Schemas</h2>'
     for name, schema in document["components"]["schemas"].items():  # names of types: nothing to escape
@@ -126,7 +120,7 @@ def _operation(path: str, method: str, operation: dict[str, Any]) -> Iterator[st
     yield f'<h3 id="{operation["operationId"]}"><span class="verb">{method.upper()}</span> {_code(path)}</h3>'
     yield _prose(operation["summary"]) + _prose(operation.get("description", ""))
     scopes = [scope for needed in operation["security"] for scope in needed.get("member_center", ())]
-    yield f"<p>Needs {_code(scopes[0])}.</p>" if scopes else "<p>Needs no token.</p>"
+    yield "".join(f"<p>Needs {_code(scope)}.</p>" for scope in scopes)
     parameters = [
         (_code(parameter["name"]), parameter["in"], html.escape(parameter["description"]))
         for parameter in operation["parameters"]
@@ -161,7 +155,8 @@ def _type(schema: dict[str, Any]) -> str:
         return " or ".join(_type(part) for part in schema.get("allOf", [])[:1] + schema.get("anyOf", []))
     if "enum" in schema:
         return ", ".join(_code(str(value)) for value in schema["enum"])
-    return html.escape(schema.get("type", ""))
+    kinds = schema.get("type", "")
+    return html.escape(kinds if isinstance(kinds, str) else " or ".join(kinds))
 
 
 def _table(names: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

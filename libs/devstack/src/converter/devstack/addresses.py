@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from converter.common.private import write_private
 from converter.devstack.clients import Client
 from converter.devstack.loopback import HOST, ReservedPorts, origin
-from converter.devstack.private import write_private
 
 NATS, S3, ISSUER, FILE_STORE = "nats-server", "seaweedfs", "issuer", "file-store"
 BUCKET = "converter"
@@ -133,7 +133,13 @@ class Addresses:
         )
 
     def for_people(
-        self, *, gateway_url: str, internal_url: str, subscriber_seed: str, pids: Mapping[str, int]
+        self,
+        *,
+        gateway_url: str,
+        internal_url: str,
+        subscriber_seed: str,
+        public_key_file: Path,
+        pids: Mapping[str, int],
     ) -> dict[str, str]:
         """What `stack.env` says. With an outside issuer it knows no upstream's secret."""
         variables = self.variables
@@ -150,6 +156,7 @@ class Addresses:
             "CLIENT2_SECRET": self._known.client2_secret if upstream else "",
             "NATS_URL": variables["NATS_URL"],
             "SUBSCRIBER_NKEY_SEED": subscriber_seed,
+            "PROVENANCE_PUBLIC_KEY_FILE": str(public_key_file),
             "S3_ENDPOINT": variables["MINIO_ENDPOINT_URL"],
             "S3_ACCESS_KEY": variables["MINIO_ACCESS_KEY"],
             "S3_SECRET_KEY": variables["MINIO_SECRET_KEY"],

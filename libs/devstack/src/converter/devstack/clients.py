@@ -7,7 +7,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from converter.devstack.private import write_private
+from converter.common.private import write_private
 
 _FILE = "clients.json"
 

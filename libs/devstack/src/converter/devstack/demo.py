@@ -1,50 +1,58 @@
 """Has a model converted by the whole system, as an upstream back-end would, and looks whether it all really happened.
 
 PartFailed    names the part that did not do its own, with the end of its log
+FieldWrong    a form field that cannot be sent
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
 from msgspec import Struct
 from rich.console import Console
 
-from converter.contracts.job import STAGES
-from converter.devstack.addresses import FILE_STORE, ISSUER, NATS, S3, SCOPES
+from converter.client import AsyncClient, ClientCredentials, ConverterError, Order
+from converter.client.errors import JobCancelled, JobFailed, NoToken, WaitTimedOut
+from converter.client.resources import Job
+from converter.command.problems import Problem, told
+from converter.command.stages import STAGES, stage_view
+from converter.command.submission import shape
+from converter.common.provenance import SUFFIX, VerificationFailed, verify_artifact
+from converter.devstack.addresses import FILE_STORE, ISSUER, NATS, S3
 from converter.devstack.process import TAIL_LINES, PartFailed
 from converter.devstack.screen import Screen
 from converter.devstack.services import GATEWAY
 from converter.devstack.stack import Stack
 from converter.devstack.summary import print_summary
-from converter.devstack.upstream import Job, Refused, Upstream, fetch_token
 
 DATA = Path(__file__).with_name("demo_data")
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
 MOST_IMAGES = 100
-SETTINGS = {"STAGE_TIMEOUT_S": "900", "API_V1_RATE_LIMIT_MAX": "100000"}
-"""The demo looks at its job more often than the rate limit of an upstream would let it."""
+SETTINGS = {"STAGE_TIMEOUT_S": "900"}
 FIELDS = {"user_id": "demo", "platform": "720", "model_id": "40001", "version": "0001"}
-_LOOK_EVERY_S = 0.2
+_TEXTS = ("user_id", "platform", "version", "preprocess", "targets")
 _JOB_LIMIT_S = 3000.0
 
 
-class Wanted(Struct, frozen=True, kw_only=True):
-    """What to convert: a model, its reference images, and the form's fields."""
+class FieldWrong(RuntimeError):
+    """A form field that cannot be sent."""
 
-    model: Path
-    images: tuple[Path, ...]
-    fields: dict[str, str]
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """What to convert."""
+
+    order: Order
     left_out: int = 0
     """How many images were left behind, being more than the gateway takes."""
 
@@ -54,6 +62,7 @@ def wanted(model: Path | None, images: Path | None, fields: Mapping[str, str]) -
 
     Raises:
         FileNotFoundError: there is no such model, or no image.
+        FieldWrong: there is no such field, or it is not written so.
     """
     if model is None:
         model, images = DATA / "digits_cnn.onnx", images or DATA / "digits_calibration"
@@ -62,12 +71,27 @@ def wanted(model: Path | None, images: Path | None, fields: Mapping[str, str]) -
     found = sorted(file for file in images.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES) if images else []
     if images and not found:
         raise FileNotFoundError(f"no PNG, JPEG, BMP or WebP image in {images}")
-    return Wanted(
-        model=model,
-        images=tuple(found[:MOST_IMAGES]),
-        fields=FIELDS | dict(fields),
-        left_out=len(found[MOST_IMAGES:]),
-    )
+    return Wanted(order=ordered(model, found[:MOST_IMAGES], FIELDS | dict(fields)), left_out=len(found[MOST_IMAGES:]))
+
+
+def ordered(model: Path, images: Sequence[Path], fields: Mapping[str, str]) -> Order:
+    """An order from the form's fields as text.
+
+    Raises:
+        FieldWrong: there is no such field, or it is not written so.
+    """
+    read: dict[str, Callable[[str], Any]] = {
+        **dict.fromkeys(_TEXTS, str),
+        "model_id": int,
+        "input_shape": lambda text: dict([shape(text)]),
+        "quantization": json.loads,
+    }
+    try:
+        return Order(model=model, images=images, **{name: read[name](text) for name, text in fields.items()})
+    except KeyError as unknown:
+        raise FieldWrong(f"there is no field {unknown}; there are {', '.join(read)}") from None
+    except (ValueError, Problem) as wrong:
+        raise FieldWrong(f"a field is not written so: {wrong}") from wrong
 
 
 async def demo(console: Console, directory: Path, what: Wanted) -> None:
@@ -94,47 +118,47 @@ async def demo(console: Console, directory: Path, what: Wanted) -> None:
 
 
 async def _convert(stack: Stack, screen: Screen, console: Console, what: Wanted) -> None:
-    async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
-        with _blamed(stack, ISSUER):
-            token = await fetch_token(http, stack.env, scope=" ".join(SCOPES))
-        screen.say(f"{stack.env['CLIENT_ID']} has a token from {stack.env['TOKEN_URL']}")
-        upstream = Upstream(http, stack.env["GATEWAY_URL"], token)
+    env = stack.env
+    auth = ClientCredentials(
+        token_url=env["TOKEN_URL"],
+        client_id=env["CLIENT_ID"],
+        client_secret=env["CLIENT_SECRET"],
+        audience=env["AUDIENCE"],
+    )
+    async with AsyncClient(env["GATEWAY_URL"], auth) as client:
         with _blamed(stack, GATEWAY.name):
-            job = await _post_and_watch(stack, screen, upstream, what)
+            job = await _post_and_watch(stack, screen, console, client, what)
         source = max(job.artifacts, key=STAGES.index)
         key = f"demo/{job.artifacts[source].filename}"
         with screen.busy(f"promoting {key}"), _blamed(stack, "promoter"):
-            await upstream.promote(job.job_id, source=source, key=key)
-        screen.say(f"promoted to {stack.env['FILE_STORE_URL']}/files/{key}")
+            await client.promote(job.job_id, key, source=source)
+        screen.say(f"promoted to {env['FILE_STORE_URL']}/files/{key}")
         with _blamed(stack, GATEWAY.name):
-            reports = await upstream.reports(job.job_id)
-    print_summary(console, job, reports)
+            report = await client.report(job.job_id)
+    print_summary(console, job, report.stages)
     await _verify(stack, screen, job, source, key)
 
 
-async def _post_and_watch(stack: Stack, screen: Screen, upstream: Upstream, what: Wanted) -> Job:
+async def _post_and_watch(stack: Stack, screen: Screen, console: Console, client: AsyncClient, what: Wanted) -> Job:
     """Post the job and show it until it has ended; the job then."""
-    with screen.bars() as bars:
-        job = await upstream.post(what.model, what.images, what.fields)
+    order = what.order
+    with stage_view(console) as view:
+        job = await client.submit(order)
         left_out = f" ({what.left_out} more left out)" if what.left_out else ""
-        screen.say(f"posted {what.model.name}, {len(what.images)} reference images{left_out}: job {job.job_id}")
-        give_up_at = time.monotonic() + _JOB_LIMIT_S
-        while not job.over and time.monotonic() < give_up_at:
-            await asyncio.sleep(_LOOK_EVERY_S)
-            job = await upstream.job(job.job_id)
-            bars.show(job)
-    if job.status != "completed":
-        raise await _not_completed(stack, upstream, job)
-    return job
+        screen.say(f"posted {order.model.name}, {len(order.images)} reference images{left_out}: job {job.job_id}")
+        try:
+            return await client.wait(job.job_id, timeout_s=_JOB_LIMIT_S, seen=view.seen)
+        except (JobFailed, JobCancelled, WaitTimedOut):
+            raise await _not_completed(stack, client, await client.job(job.job_id)) from None
 
 
-async def _not_completed(stack: Stack, upstream: Upstream, job: Job) -> PartFailed:
+async def _not_completed(stack: Stack, client: AsyncClient, job: Job) -> PartFailed:
     if not job.error or not job.error.stage:
         why = job.error.message if job.error else f"the job is {job.status} after {_JOB_LIMIT_S:g} s"
         return _failed(stack, f"stage-{job.stage}" if job.stage else GATEWAY.name, f"did not finish: {why}")
     error, stage = job.error, job.error.stage
     why = f"failed the job with {error.code}: {error.message}\n  hint: {error.hint}"
-    written = (await upstream.log(job.job_id, stage)).splitlines()[-TAIL_LINES:]
+    written = (await client.log(job.job_id, stage=stage)).splitlines()[-TAIL_LINES:]
     toolchain = "\n".join(["\n  the end of what the toolchain wrote:", *written]) if written else ""
     return _failed(stack, f"stage-{stage}", why + toolchain)
 
@@ -160,6 +184,12 @@ async def _verify(stack: Stack, screen: Screen, job: Job, source: str, key: str)
         )
     screen.say(f"the promoted bytes have the artifact's digest, sha256 {found[1]}")
     screen.say(f"they lie in {file}")
+    public_key = Path(stack.env["PROVENANCE_PUBLIC_KEY_FILE"])
+    try:
+        verified = await asyncio.to_thread(verify_artifact, file, stack.stored_file(key + SUFFIX), public_key)
+    except (OSError, VerificationFailed) as error:
+        raise _failed(stack, "promoter", f"left no statement that holds: {error}") from error
+    screen.say(f"the statement beside them is signed by the key {verified.keyid[:16]}…: converter verify {file}")
 
 
 async def _all_gone(pids: Mapping[str, int], env: Mapping[str, str]) -> None:
@@ -182,8 +212,10 @@ async def _all_gone(pids: Mapping[str, int], env: Mapping[str, str]) -> None:
 def _blamed(stack: Stack, part: str) -> Iterator[None]:
     try:
         yield
-    except Refused as refused:
-        raise _failed(stack, part, refused.why) from refused
+    except ConverterError as error:
+        told_by = told(error)
+        why = "\n".join(told_by.lines) if told_by else str(error)
+        raise _failed(stack, ISSUER if isinstance(error, NoToken) else part, why) from error
 
 
 def _failed(stack: Stack, part: str, why: str) -> PartFailed:

@@ -27,9 +27,9 @@ from joserfc.jwk import RSAKey
 from litestar import Litestar, Request, Response, get, post
 from litestar.logging import LoggingConfig
 
+from converter.common.private import write_private
 from converter.devstack.clients import Client, read_clients
 from converter.devstack.loopback import HOST, origin
-from converter.devstack.private import write_private
 
 TOKEN_LIFETIME_S = 3600
 _FORM = "application/x-www-form-urlencoded"

@@ -28,18 +28,18 @@ class NatsServer(Program):
         directory: holds the configuration, the log and the streams.
         port: a free one when left out.
         sync_interval: `always` keeps every acknowledged message through a power cut.
-        authorization: who may do what; everybody everything when left out.
+        more: configuration, as of who may do what; everybody may do everything when nothing is said.
     """
 
     def __init__(
-        self, directory: Path, *, port: int | None = None, sync_interval: str = "always", authorization: str = ""
+        self, directory: Path, *, port: int | None = None, sync_interval: str = "always", more: str = ""
     ) -> None:
         self.directory = directory
         self.port = port or free_ports(1)[0]
         self._configuration = CONFIGURATION.format(
             host=HOST, port=self.port, store=directory / "jetstream", sync_interval=sync_interval
         )
-        self._configuration += authorization
+        self._configuration += more
         super().__init__(
             "nats-server",
             [wheel_program("nats-server"), "-c", str(directory / "nats-server.conf")],

@@ -6,8 +6,12 @@ filer and the volumes shut (`-disableHttp`, `-admin.ui=false`) or behind signed 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
+import socket
+import time
+from contextlib import suppress
 from pathlib import Path
 
 from converter.common.storage import StorageUnavailable, Timeouts, open_s3
@@ -18,6 +22,8 @@ START_TIMEOUT_S = 30.0
 """Usual are two seconds."""
 STOP_TIMEOUT_S = 15.0
 MEMORY_LIMIT = "600MiB"
+SOCKETS = Path("/tmp")  # noqa: S108 - weed's choice, and not to be changed for all of them
+"""Where a server has sockets, too, and leaves them when it is killed."""
 LISTENERS = ("master", "volume", "filer", "s3", "admin")
 """The parts of `weed mini`; each listens on a port for HTTP and one for gRPC."""
 SECURITY = """\
@@ -91,15 +97,15 @@ class SeaweedFs(Program):
         security = self.directory / "security.toml"
         security.touch(mode=0o600)
         security.write_text(SECURITY.format(*(secrets.token_hex(16) for _ in range(4))))
+        await asyncio.to_thread(_remove_abandoned_sockets)
         await super().start()
 
     async def kill(self) -> None:
         """End it without a chance to tidy up; what it acknowledged is there again at the next start."""
         await super().kill()
-        # A killed server leaves its sockets behind, in a place that cannot be chosen for all of them.
         for name in LISTENERS:
             for kind, port in ("", self._ports[f"{name}.port"]), ("-grpc", self._ports[f"{name}.port.grpc"]):
-                Path(f"/tmp/seaweedfs-{name}{kind}-{port}.sock").unlink(missing_ok=True)  # noqa: S108 - weed's choice
+                (SOCKETS / f"seaweedfs-{name}{kind}-{port}.sock").unlink(missing_ok=True)
 
     def _arguments(self) -> list[str]:
         return [
@@ -135,3 +141,23 @@ class SeaweedFs(Program):
             except StorageUnavailable:
                 return False
             return True
+
+
+def _remove_abandoned_sockets() -> None:
+    """Remove the sockets of servers that were killed together with who had started them."""
+    long_ago = time.time() - START_TIMEOUT_S
+    for path in SOCKETS.glob("seaweedfs-*.sock"):
+        with suppress(FileNotFoundError):  # others tidy up as well
+            found = path.stat()
+            # One that is just being made does not listen yet.
+            if found.st_uid == os.geteuid() and found.st_mtime < long_ago and not _listens(path):
+                path.unlink()
+
+
+def _listens(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as asking:
+        try:
+            asking.connect(str(path))
+        except ConnectionRefusedError:
+            return False
+        return True

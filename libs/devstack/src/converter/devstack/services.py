@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from converter.common.access import PROVISIONER
+from converter.common.nats_users import NatsUsers
 from converter.devstack.addresses import FILE_STORE, ISSUER, Addresses
 from converter.devstack.loopback import HOST, http_status, origin
-from converter.devstack.nats_users import NatsUsers
 from converter.devstack.process import Program
 
 _HTTP_OK = 200

@@ -24,19 +24,21 @@ from collections.abc import Callable, Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
-from converter.common.access import OPERATOR, SUBSCRIBER
+from converter.common.access import OPERATOR
 from converter.common.bus import Bus, BusRefused, EventBusUnavailable
+from converter.common.nats_users import NatsUsers
+from converter.common.private import write_private
 from converter.common.settings import NatsSettings
-from converter.common.topology import WORKERS, bucket_key, bucket_stream
+from converter.common.topology import SUBSCRIBER, WORKERS, bucket_key, bucket_stream
+from converter.devstack import signing
 from converter.devstack.addresses import FILE_STORE, ISSUER, NATS, S3, Addresses, credentials
 from converter.devstack.clients import write_clients
 from converter.devstack.loopback import ReservedPorts, origin
 from converter.devstack.nats_server import NatsServer
-from converter.devstack.nats_users import NatsUsers
-from converter.devstack.private import write_private
 from converter.devstack.process import Part, tail_of
 from converter.devstack.seaweedfs import SeaweedFs
 from converter.devstack.services import GATEWAY, JOB_WORKERS, Programs, Service
+from converter.devstack.signing import ProvenanceKey
 from converter.devstack.supervisor import Supervisor
 
 GATEWAY_PORTS = (4000, 4001)
@@ -57,6 +59,7 @@ class Stack:
         workers: how many processes of a service, by its short name; one where nothing is said.
         settings: more variables for all services.
         replaced: variables of outside servers that take the place of ours (see `addresses.outside`).
+        users: who each service is on an outside event bus; without them everybody may do everything there.
         default_ports: use the usual ports where they are free; else any.
         keep_data: end the servers gently. They take seconds for it; data that nobody will read is not worth them.
         tell: is given a sentence when a part ended unasked.
@@ -69,6 +72,7 @@ class Stack:
         workers: Mapping[str, int] | None = None,
         settings: Mapping[str, str] | None = None,
         replaced: Mapping[str, str] | None = None,
+        users: NatsUsers | None = None,
         default_ports: bool = False,
         keep_data: bool = False,
         tell: Callable[[str], None] = lambda _: None,
@@ -76,6 +80,7 @@ class Stack:
         self.directory = directory.resolve()
         self._workers, self._settings = dict(workers or {}), dict(settings or {})
         self._replaced, self._default_ports, self._keep_data = dict(replaced or {}), default_ports, keep_data
+        self._users = users
         self._supervisor = Supervisor(self._write_env, tell)
         self._ports = ReservedPorts()
         self._bus: Bus | None = None
@@ -88,6 +93,7 @@ class Stack:
             gateway_url=origin(self._gateway_ports[0][0]),
             internal_url=origin(self._gateway_ports[0][1]),
             subscriber_seed=self._users.seed(SUBSCRIBER) if self._users else "",
+            public_key_file=self._provenance_key.public,
             pids=self.pids,
         )
 
@@ -100,6 +106,11 @@ class Stack:
     def variables(self) -> dict[str, str]:
         """What every service finds in its environment, secrets included."""
         return self._addresses.variables | self._settings
+
+    @property
+    def server_ports(self) -> dict[str, int]:
+        """Where our own servers listen, by name; known before the first service is started."""
+        return self._addresses.ports
 
     @property
     def bus(self) -> Bus:
@@ -162,8 +173,11 @@ class Stack:
         usual = GATEWAY_PORTS if self._default_ports else (0, 0)
         self._gateway_ports = [(self._ports.take(usual[0]), self._ports.take(usual[1])) for _ in self._names(GATEWAY)]
         write_clients(self.directory / ISSUER, self._addresses.clients)
-        self._users = NatsUsers(self.directory / "nats-users") if NATS in self._addresses.own else None
-        programs = Programs(self.directory, self._addresses, self._settings, self._at_work, self._users)
+        if NATS in self._addresses.own:
+            self._users = NatsUsers(self.directory / "nats-users")
+        self._provenance_key = ProvenanceKey(self.directory)
+        settings = {signing.VARIABLE: str(self._provenance_key.private)} | self._settings
+        programs = Programs(self.directory, self._addresses, settings, self._at_work, self._users)
         servers = self._servers(programs)
         bus_server = {NATS: servers.pop(NATS)} if NATS in servers else {}
         await _all_of(self._start_bus(programs, bus_server), self._start_parts(servers))
@@ -186,7 +200,7 @@ class Stack:
         variables, ports = self._addresses.variables, self._addresses.ports
         makers: dict[str, Callable[[], Part]] = {
             NATS: lambda: NatsServer(
-                self.directory / NATS, port=ports[NATS], authorization=self._users.authorization if self._users else ""
+                self.directory / NATS, port=ports[NATS], more=self._users.accounts if self._users else ""
             ),
             S3: lambda: SeaweedFs(
                 self.directory / S3,
@@ -224,14 +238,9 @@ class Stack:
     async def _start_bus(self, programs: Programs, server: Mapping[str, Part]) -> None:
         await self._start_parts(server)
         await programs.provision().run()
-        outside_seed = os.environ.get("NATS_NKEY_SEED_FILE")
+        seed_file = self._users.seed_files[OPERATOR] if self._users else os.environ.get("NATS_NKEY_SEED_FILE")
         settings = NatsSettings(
-            nats_url=self._addresses.variables["NATS_URL"],
-            nats_nkey_seed_file=self._users.seed_files[OPERATOR]
-            if self._users
-            else Path(outside_seed)
-            if outside_seed
-            else None,
+            nats_url=self._addresses.variables["NATS_URL"], nats_nkey_seed_file=Path(seed_file) if seed_file else None
         )
         self._bus = await Bus.connect(settings, name=OPERATOR)
 

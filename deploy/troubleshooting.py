@@ -11,22 +11,6 @@ from converter.gateway.http.errors import ERRORS
 PAGE = Path(__file__).parents[1] / "docs" / "troubleshooting.md"
 _BLOCK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-WITHOUT_HINT = {
-    "invalid_multipart": "The message names the part and what is allowed; `details.limit` says how many images.",
-    "insufficient_scope": "Ask the Member Center for `details.required_scope`.",
-    "tenant_mismatch": "Use a client of this deployment's tenant (`CONVERTER_TENANT_ID`).",
-    "job_not_found": "Check the id, and that the client that posted the job asks; a deleted job is gone.",
-    "not_found": "Check the path; a download link also ends with its job.",
-    "job_not_ready_for_promote": "Wait until `status` is `completed`; `details.job_status` is what it is now.",
-    "source_not_available": "Take one of `details.available`.",
-    "job_not_active": "Nothing; DELETE removes a job that has ended.",
-    "file_too_large": "Stay below `details.limit_bytes`; the operator sets `MULTIPART_MODEL_MAX_BYTES` and its like.",
-    "unsupported_media_type": "Send the `Content-Type` that the endpoint documents.",
-    "invalid_object_key": "Send a relative key without `..`, empty segments, backslashes or control characters.",
-    "headers_too_large": "Keep all headers together below 32 KiB.",
-}
-"""What to do about the codes whose rows in `ERRORS` have no hint, since the message of each answer says it."""
-
 FAILED_WHEN = {
     "model_invalid": "The file is no valid ONNX model.",
     "model_unsupported": "The model has something that the converter does not take.",
@@ -49,6 +33,7 @@ FAILED_WHEN = {
     "conversion_failed": "The converter met an error that it did not expect.",
     "stage_timeout": "The stage took longer than `STAGE_TIMEOUT_S`.",
     "stage_out_of_memory": "The stage used more than `STAGE_MEMORY_MB`.",
+    "stage_out_of_disk": "The disk of the stage's work directory was full.",
     "stage_crashed": "The conversion's process died, or took its worker with it at every attempt.",
     "deadline_exceeded": "The job did not end within `JOB_DEADLINE_HOURS`.",
 }
@@ -68,7 +53,7 @@ def _errors() -> str:
     rows = sorted(ERRORS.items(), key=lambda item: item[1].status)
     return _table(
         ("HTTP", "code", "when", "what to do"),
-        [(str(row.status), f"`{code}`", row.message, row.hint or WITHOUT_HINT[code]) for code, row in rows],
+        [(str(row.status), f"`{code}`", row.message, row.hint) for code, row in rows],
     )
 
 

@@ -1,41 +1,37 @@
 """Converts models that people really use, each stage in its jail, and prints a table of what it took and gave.
 
-    uv pip install --no-deps --target DIR rapidocr-onnxruntime==1.4.4 silero-vad==6.2.3 magika==1.0.3
+    uv pip install --no-deps --target DIR PACKAGES
     python benchmarks/models.py --packages DIR --write docs/models.md
 
-The packages only lend their .onnx files; none of their code runs. Without --packages only the models that come with the
-demo and with the onnx package are converted.
+PACKAGES are those that docs/models.md names; they only lend their .onnx files and pictures, none of their code runs.
+Without --packages only the models that come with the demo and with the onnx package and generated ones are converted.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import io
-import random
-import string
+import itertools
+import os
+import platform
+import re
 import sys
 import tempfile
-import zipfile
-from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import onnx.backend.test
-from msgspec import Struct
+import numpy as np
+import onnx
+import onnxruntime
+from cases import Case, cases
+from conversions import CONVERTERS, jail, run, task
 from msgspec.structs import replace
-from PIL import Image, ImageDraw, ImageFont
 
-from converter.common.conversion import ConversionTask
-from converter.common.isolation import Converted, Isolation, Limits, Outcome, Refused, failure
-from converter.contracts.job import STAGES, Options, Preprocess, Stage
-from converter.devstack.demo import DATA
+from converter.common.isolation import Converted, Isolation, Outcome, Refused, failure
+from converter.contracts.job import STAGES, Stage
 from converter.toolchain.accuracy import GOOD_DB
 
-CONVERTERS = {stage: f"converter.stage_{stage}.reference" for stage in STAGES}
-LIMITS = Limits(timeout_s=600, memory_mb=6000)
-LIGHT = Path(onnx.backend.test.__file__).parent / "data" / "light"
-INPUT = {Stage.ONNX: "model", Stage.BIE: "onnx", Stage.NEF: "bie"}
 BEGIN, END = "<!-- begin: benchmarks/models.py -->", "<!-- end -->"
 COLUMNS = [
     "model",
@@ -45,67 +41,11 @@ COLUMNS = [
     "onnx, s",
     "bie, s",
     "nef, s",
-    "peak, MB",
+    "peak, MB (onnx / bie / nef)",
     ".ref.nef, KB",
     "SNR, dB",
     "verdict",
 ]
-
-
-class Case(Struct, frozen=True, kw_only=True):
-    """One model, and the reference set that it is calibrated with (none: made-up data)."""
-
-    name: str
-    path: Path
-    data: str
-    images: bytes | None = None
-    options: Options = Options()
-
-
-def cases(packages: Path | None) -> Iterator[Case]:
-    """Those whose files are there."""
-    pictures = [(path.name, path.read_bytes()) for path in sorted((DATA / "digits_calibration").glob("*.png"))]
-    yield Case(name="digits (demo)", path=DATA / "digits_cnn.onnx", data="100 digits", images=_archive(pictures))
-    for path in sorted(LIGHT.glob("*.onnx")):
-        yield Case(name=f"onnx {path.stem}", path=path, data="made up")
-    if packages is None:
-        return
-    ocr = packages / "rapidocr_onnxruntime" / "models"
-    for name, file, height, width in (
-        ("PP-OCRv4 text detector", "ch_PP-OCRv4_det_infer.onnx", 320, 320),
-        ("PP-OCRv4 text recogniser", "ch_PP-OCRv4_rec_infer.onnx", 48, 320),
-        ("PP-OCR direction classifier", "ch_ppocr_mobile_v2.0_cls_infer.onnx", 48, 192),
-    ):
-        options = Options(input_shape={"": (1, 3, height, width)}, preprocess=Preprocess(preset="tensorflow"))
-        words = _archive(_words(40, width, height))
-        yield Case(name=name, path=ocr / file, data="40 printed lines", images=words, options=options)
-    yield Case(name="magika 3.3", path=packages / "magika/models/standard_v3_3/model.onnx", data="made up")
-    for file in ("silero_vad.onnx", "silero_vad_op18_ifless.onnx"):
-        yield Case(name=file.removesuffix(".onnx"), path=packages / "silero_vad/data" / file, data="made up")
-
-
-def _archive(files: list[tuple[str, bytes]]) -> bytes:
-    written = io.BytesIO()
-    with zipfile.ZipFile(written, "w") as archive:
-        for name, content in files:
-            archive.writestr(name, content)
-    return written.getvalue()
-
-
-def _words(count: int, width: int, height: int) -> list[tuple[str, bytes]]:
-    """Pictures of printed words, the same ones each time."""
-    drawn = random.Random(1)  # noqa: S311 - pictures, not secrets
-    font = ImageFont.load_default(size=30)
-    files = []
-    for index in range(count):
-        image = Image.new("RGB", (width, height), tuple(drawn.randrange(180, 256) for _ in range(3)))
-        for top in range(4, height - 30, 60):
-            text = "".join(drawn.choices(string.ascii_letters + string.digits + "    ", k=drawn.randrange(6, 18)))
-            ImageDraw.Draw(image).text((drawn.randrange(4, 30), top), text, (drawn.randrange(90),) * 3, font)
-        content = io.BytesIO()
-        image.save(content, "PNG")
-        files.append((f"{index}.png", content.getvalue()))
-    return files
 
 
 class Workbench:
@@ -113,6 +53,7 @@ class Workbench:
 
     def __init__(self, isolation: Isolation, root: Path) -> None:
         self._isolation, self._root = isolation, root
+        self._numbers = itertools.count()
 
     async def rows(self, case: Case) -> list[list[str]]:
         """The case's row; where 8 bits give less than 20 dB, one more of what a ladder makes of it."""
@@ -145,28 +86,12 @@ class Workbench:
         return row, None if exact else accuracy["snr_db"]
 
     async def _run(self, stage: Stage, case: Case, source: Path) -> Outcome:
-        workdir = Path(tempfile.mkdtemp(dir=self._root))
-        inputs = {INPUT[stage]: workdir / "input"}
-        inputs[INPUT[stage]].write_bytes(source.read_bytes())
-        if stage is Stage.BIE and case.images:
-            inputs["ref_images"] = workdir / "ref_images.zip"
-            inputs["ref_images"].write_bytes(case.images)
-        task = ConversionTask(
-            workdir=workdir,
-            inputs=inputs,
-            filename=case.path.name,
-            platform="720",
-            model_id=32768,
-            version="0001",
-            options=case.options,
-        )
-        return await self._isolation.run(
-            f"{CONVERTERS[stage]}:convert", task, LIMITS, on_progress=_ignored, cancel=asyncio.Event()
-        )
-
-
-def _ignored(fraction: float, activity: str) -> None:
-    """Nobody watches."""
+        workdir = self._root / str(next(self._numbers))
+        images = None
+        if case.images:
+            images = self._root / "ref_images.zip"
+            images.write_bytes(case.images)
+        return await run(self._isolation, CONVERTERS[stage], task(stage, source, workdir, images, case.options))
 
 
 def _begun_row(case: Case, done: dict[Stage, Converted]) -> list[str]:
@@ -176,8 +101,8 @@ def _begun_row(case: Case, done: dict[Stage, Converted]) -> list[str]:
         report = done[Stage.ONNX].conversion.report
         nodes = f"{report['source']['nodes']} to {report['result']['nodes']}"
     seconds = [f"{done[stage].run.duration_s:.2f}" if stage in done else "-" for stage in STAGES]
-    peak = max((outcome.run.peak_memory_bytes for outcome in done.values()), default=0)
-    return [case.name, case.data, f"{case.path.stat().st_size / 1024:.0f}", nodes, *seconds, f"{peak / 2**20:.0f}"]
+    peaks = " / ".join(f"{done[stage].run.peak_memory_bytes / 2**20:.0f}" if stage in done else "-" for stage in STAGES)
+    return [case.name, case.data, f"{case.path.stat().st_size / 1024:.0f}", nodes, *seconds, peaks]
 
 
 def _failed_row(case: Case, done: dict[Stage, Converted], stage: Stage, outcome: Any) -> list[str]:  # noqa: ANN401 - any failure
@@ -191,12 +116,34 @@ def _table(rows: list[list[str]]) -> str:
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-async def _measure(packages: Path | None) -> list[list[str]]:
+def _merged(written: str, rows: list[list[str]]) -> list[list[str]]:
+    """The rows of the table in `written`, those that were measured again replaced; new ones follow."""
+    lines = [line.strip("| ").split(" | ") for line in written.splitlines() if line.startswith("| ")]
+    fresh = {row[0]: row for row in rows}
+    kept = [fresh.pop(row[0], row) for row in lines[2:]]
+    return [*kept, *fresh.values()]
+
+
+def _circumstances() -> str:
+    """On what, with what and when it was measured."""
+    processor = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return (
+        f"Measured on {datetime.now(UTC):%Y-%m-%d}: {os.cpu_count()} cores of {processor[1] if processor else '?'}, "
+        f"{memory_gib:.0f} GiB, Linux {platform.release()}; Python {platform.python_version()}, "
+        f"onnx {onnx.__version__}, onnxruntime {onnxruntime.__version__}, numpy {np.__version__}; "
+        f"load {os.getloadavg()[0]:.1f} at its end, of which the conversions make up to {os.cpu_count()}."
+    )
+
+
+async def _measure(packages: Path | None, only: str) -> list[list[str]]:
     rows: list[list[str]] = []
     with tempfile.TemporaryDirectory() as root:
-        async with Isolation(preload=list(CONVERTERS.values())) as isolation:
+        async with jail() as isolation:
             workbench = Workbench(isolation, Path(root))
-            for case in cases(packages):
+            for case in cases(packages, Path(root)):
+                if only not in case.name:
+                    continue
                 found = await workbench.rows(case)
                 sys.stderr.writelines("  ".join(row) + "\n" for row in found)
                 rows += found
@@ -207,14 +154,18 @@ def main() -> None:
     """Measures; prints the table or puts it between its marks in a document."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--packages", type=Path, help="where the packages with models were installed")
+    parser.add_argument("--only", default="", help="only models whose name has this in it; other rows stay")
     parser.add_argument("--write", type=Path, help="the document whose table is replaced")
     asked = parser.parse_args()
-    table = _table(asyncio.run(_measure(asked.packages)))
+    rows = asyncio.run(_measure(asked.packages, asked.only))
     if asked.write is None:
-        sys.stdout.write(table)
+        sys.stdout.write(_table(rows))
         return
     before, _, rest = asked.write.read_text().partition(BEGIN)
-    asked.write.write_text(f"{before}{BEGIN}\n{table}{END}{rest.partition(END)[2]}")
+    written, _, after = rest.partition(END)
+    if asked.only:
+        rows = _merged(written, rows)
+    asked.write.write_text(f"{before}{BEGIN}\n{_circumstances()}\n\n{_table(rows)}{END}{after}")
 
 
 if __name__ == "__main__":

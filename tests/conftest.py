@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from fault_matrix import pytest_collection_modifyitems, pytest_deselected, pytest_terminal_summary
+from hypothesis import HealthCheck, settings
 
 from converter.common.bus import Bus
 from converter.common.eventlog import JobLog
@@ -14,7 +16,17 @@ from converter.common.settings import NatsSettings
 from converter.common.topology import Tuning
 from converter.devstack.nats_server import NatsServer
 
+__all__ = [
+    "pytest_collection_modifyitems",
+    "pytest_deselected",
+    "pytest_terminal_summary",
+]  # pytest finds its hooks here
+
 ACK_WAIT_S = 2.0
+
+# How long an example takes is the machine's affair: another process may have it for seconds.
+settings.register_profile("shared", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("shared")
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ import httpx
 import pytest
 import pytest_asyncio
 from digits import Digits
+from stored_reports import check_stored_reports
+from upstream import Upstream, fetch_token
 
 from converter.devstack.addresses import SCOPES
 from converter.devstack.stack import Stack
-from converter.devstack.upstream import Upstream, fetch_token
 
 SETTINGS = {"API_V1_RATE_LIMIT_MAX": "1000000", "STAGE_ACK_WAIT_S": "1.5", "CLAIM_GRACE_S": "2"}
 """A worker that is silent for 1.5 s has lost its message, so that a test need not wait for long."""
@@ -27,6 +28,7 @@ def workers() -> Mapping[str, int]:
 async def stack(tmp_path_factory: pytest.TempPathFactory, workers: Mapping[str, int]) -> AsyncIterator[Stack]:
     async with Stack(tmp_path_factory.mktemp("stack"), workers=workers, settings=SETTINGS) as running:
         yield running
+        await check_stored_reports(running)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

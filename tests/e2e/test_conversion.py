@@ -19,13 +19,13 @@ import pytest
 from digits import Digits
 from onnx import TensorProto, helper
 from PIL import Image
+from upstream import Job, Refused, Upstream, fetch_token
 
 from converter.common.eventlog import JobLog
 from converter.contracts.facts import PromotionRequested
 from converter.devstack import demo
 from converter.devstack.addresses import SCOPES
 from converter.devstack.stack import Stack
-from converter.devstack.upstream import Job, Refused, Upstream, fetch_token
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 

@@ -16,6 +16,8 @@ import psutil
 import pytest
 from digits import Digits
 from onnx import TensorProto, helper, numpy_helper
+from published import validator
+from upstream import Upstream
 from waiting import eventually
 
 from converter.common.eventlog import JobLog
@@ -25,7 +27,6 @@ from converter.contracts.facts import StageCompleted, StageReleased
 from converter.contracts.job import JobRecord, JobStatus, Stage
 from converter.devstack import demo
 from converter.devstack.stack import Stack
-from converter.devstack.upstream import Upstream
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
@@ -83,6 +84,7 @@ async def test_a_job_can_be_followed_read_fetched_and_deleted(
     report = (await client.ask("GET", f"{path}/report")).json()
     assert list(report["stages"]) == ["onnx", "bie", "nef"]
     assert report["stages"]["nef"]["self_test"]["passed"]
+    validator("report").validate(report)
 
     nef = events[-1][1]["artifacts"]["nef"]
     link = (await client.ask("POST", f"{path}/download-tokens")).json()["url"]

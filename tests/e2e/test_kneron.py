@@ -9,9 +9,10 @@ import pytest
 import pytest_asyncio
 from digits import Digits
 from standins.vendor_python import STANDINS, an_interpreter
+from stored_reports import check_stored_reports
+from upstream import Upstream
 
 from converter.devstack.stack import Stack
-from converter.devstack.upstream import Upstream
 from converter.kneron import nef_file
 
 from .conftest import SETTINGS
@@ -29,6 +30,7 @@ async def stack(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stack
     }
     async with Stack(root / "stack", settings=settings) as running:
         yield running
+        await check_stored_reports(running)
 
 
 async def test_a_job_ends_in_a_nef_that_is_its_own(stack: Stack, upstream: Upstream, digits: Digits):

@@ -9,7 +9,7 @@ from functools import partial
 
 import pytest
 from jobs import created
-from waiting import eventually
+from waiting import all_settled, eventually
 
 from converter.common.bus import Bus, Delivery
 from converter.common.consumer import Handler, Rejected, Released, Transient, consume
@@ -32,15 +32,6 @@ async def consuming(bus: Bus, handle: Handler, *, concurrency: int = 1) -> Async
         await task
 
 
-async def unsettled(bus: Bus) -> int:
-    info = await bus.api(f"CONSUMER.INFO.{EVENTS}.{DURABLE}")
-    return int(info["num_ack_pending"]) + int(info["num_pending"])
-
-
-async def all_settled(bus: Bus) -> bool:
-    return await unsettled(bus) == 0
-
-
 async def post(job_log: JobLog, *job_ids: str) -> None:
     for job_id in job_ids:
         await job_log.append(job_id, lambda _, job_id=job_id: created(job_id))  # type: ignore[misc]  # bound per loop
@@ -54,7 +45,7 @@ async def test_a_handler_that_returns_has_acknowledged(bus: Bus, job_log: JobLog
         handled.append(delivery.subject)
 
     async with consuming(bus, handle):
-        await eventually(partial(all_settled, bus))
+        await eventually(partial(all_settled, bus, DURABLE))
     assert handled == ["converter.v1.a.job.created", "converter.v1.b.job.created"]
 
 
@@ -69,7 +60,7 @@ async def test_what_could_not_be_done_comes_again(bus: Bus, job_log: JobLog, pro
             raise problem
 
     async with consuming(bus, handle):
-        await eventually(partial(all_settled, bus))
+        await eventually(partial(all_settled, bus, DURABLE))
     assert deliveries == [1, 2]
 
 
@@ -83,7 +74,7 @@ async def test_a_rejected_message_is_set_aside_and_holds_nobody_up(bus: Bus, job
             raise Rejected("no")
 
     async with consuming(bus, handle):
-        await eventually(partial(all_settled, bus))
+        await eventually(partial(all_settled, bus, DURABLE))
     assert len(handled) == 2
 
 
@@ -93,12 +84,10 @@ async def test_long_work_keeps_its_message(bus: Bus, job_log: JobLog) -> None:
 
     async def handle(delivery: Delivery) -> None:
         deliveries.append(delivery.deliveries)
-        await asyncio.sleep(
-            5
-        )  # longer than twice the ack_wait of the test's server: what is tested is that time passes
+        await asyncio.sleep(5)  # more than twice the server's ack_wait: what is tested is that time passes
 
     async with consuming(bus, handle, concurrency=2):
-        await eventually(partial(all_settled, bus), within_s=15)
+        await eventually(partial(all_settled, bus, DURABLE), within_s=15)
     assert deliveries == [1]
 
 
@@ -113,9 +102,9 @@ async def test_stopping_waits_for_what_is_under_way(bus: Bus, job_log: JobLog) -
     async with consuming(bus, handle) as stop:
         await asyncio.wait_for(begun.wait(), 5)
         stop.set()
-        assert await unsettled(bus) == 1
+        assert not await all_settled(bus, DURABLE)
         may_end.set()
-    assert await unsettled(bus) == 0
+    assert await all_settled(bus, DURABLE)
 
 
 async def test_a_consumer_that_was_not_provisioned_is_said_so(bus: Bus) -> None:

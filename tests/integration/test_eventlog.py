@@ -19,6 +19,7 @@ from converter.common.identifiers import uuid7
 from converter.common.lifecycle import Deleted, IllegalTransition, State
 from converter.common.settings import NatsSettings
 from converter.common.topology import EVENTS, JOB_STATE, bucket_key, bucket_stream
+from converter.contracts import subjects
 from converter.contracts.facts import AnyFact, Event, JobCancelled, JobCreated, JobDeleted, StageStarted
 from converter.contracts.job import JobRecord, JobStatus, Stage
 from converter.devstack.nats_server import NatsServer
@@ -46,6 +47,9 @@ async def test_the_last_message_is_the_state_and_the_projection_follows(bus: Bus
     assert (job.status, job.revision) == (JobStatus.RUNNING, 2)
     assert await job_log.read(job_id) == job
     assert [type(event.fact) for event in await job_log.history(job_id)] == [JobCreated, StageStarted]
+    last = await bus.last(EVENTS, subjects.job_root(job_id))
+    assert last is not None
+    assert last.headers["Nats-Msg-Id"] == last.headers["ce-id"], "the server knows a resent event by it"
 
     async def projected() -> bool:
         found = await bus.last(bucket_stream(JOB_STATE), bucket_key(JOB_STATE, job_id))
@@ -179,6 +183,27 @@ async def test_what_is_no_event_does_not_hide_the_jobs_state(bus: Bus, job_log: 
     assert [type(event.fact) for event in await job_log.history(job_id)] == [JobCreated, JobCancelled]
 
 
+async def test_another_jobs_event_is_not_this_jobs_state(bus: Bus, job_log: JobLog) -> None:
+    """As an answer that was aimed at the job's subjects would leave it there, headers and all."""
+    job_id, other = uuid7(), uuid7()
+    await job_log.append(job_id, lambda _: created(job_id))
+    await job_log.append(other, lambda _: created(other))
+    await job_log.append(other, cancel)
+    await job_log.append(other, lambda _: JobDeleted(at=AT, reason="expired"))
+    for kind in ("job.cancelled", "job.deleted"):
+        found = await bus.last(EVENTS, f"converter.v1.{other}.{kind}")
+        assert found
+        headers = {name: value for name, value in found.headers.items() if name.startswith("ce-")}
+        await bus.store(f"converter.v1.{job_id}.{kind}", found.data, headers=headers)
+        state = await job_log.read(job_id)
+        assert isinstance(state, JobRecord)
+        assert (state.job_id, state.status) == (job_id, JobStatus.QUEUED)
+    assert [type(event.fact) for event in await job_log.history(job_id)] == [JobCreated]
+    state = await job_log.append(job_id, cancel)
+    assert isinstance(state, JobRecord)
+    assert state.revision == 2
+
+
 async def test_a_fact_of_a_newer_release_is_no_obstacle(bus: Bus, job_log: JobLog) -> None:
     job_id = uuid7()
     job = await job_log.append(job_id, lambda _: created(job_id))
@@ -214,3 +239,23 @@ async def test_waiting_ends_with_the_state_that_was_waited_for(job_log: JobLog) 
     assert state.status is JobStatus.CANCELLED
     with pytest.raises(TimeoutError):
         await job_log.wait(job_id, lambda state: state is None, timeout_s=0.1)
+
+
+async def test_an_older_writer_keeps_what_a_newer_one_added(bus: Bus, job_log: JobLog) -> None:
+    job_id = uuid7()
+    await job_log.append(job_id, lambda _: created(job_id))
+    subject = f"converter.v1.{job_id}"
+    newer = msgspec.json.decode(await last_payload(bus, job_id))
+    newer["job"] |= {"priority": 7, "revision": 2}
+    newer["fact"] = {"type": "job.prioritised", "at": AT}
+    await bus.store(f"{subject}.job.prioritised", msgspec.json.encode(newer))
+
+    await job_log.append(job_id, lambda _: started(Stage.ONNX))
+    written = msgspec.json.decode(await last_payload(bus, job_id))["job"]
+    assert (written["revision"], written["status"], written["priority"]) == (3, "running", 7)
+
+
+async def last_payload(bus: Bus, job_id: str) -> bytes:
+    found = await bus.last(EVENTS, f"converter.v1.{job_id}.>")
+    assert found
+    return found.data

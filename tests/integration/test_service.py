@@ -155,6 +155,25 @@ async def test_every_line_says_service_time_level_and_action_first_and_the_conte
     assert (line["job_id"], line["request_id"]) == ("j1", "r1")
 
 
+async def test_lines_that_are_written_often_come_in_their_order_in_the_same_form_and_by_themselves(start: Start):
+    body = (
+        "from converter.common import logs\n"
+        "structlog.contextvars.bind_contextvars(request_id='r1')\n"
+        "logs.often('example.one', path='Bearer hunter2.hunter2'); logs.often('example.two')\n"
+        "log.info('example.three')\n"
+        "logs.often('example.last')\n"
+        "await stop.wait()"
+    )
+    process = await start(body, **GOOD)
+    last = await process.line("example.last")
+    assert [line["action"] for line in process.lines[1:]] == [
+        f"example.{name}" for name in ("one", "two", "three", "last")
+    ]
+    assert process.lines[1]["path"] == "Bearer ***"
+    assert list(last) == ["service", "timestamp", "level", "action", "request_id"]
+    assert (last["service"], last["level"], last["request_id"]) == ("example", "info", "r1")
+
+
 async def test_lines_of_libraries_warnings_and_lost_tasks_are_json_too(start: Start):
     body = (
         "structlog.contextvars.bind_contextvars(request_id='r1')\n"
@@ -195,7 +214,11 @@ async def test_text_from_outside_cannot_forge_or_lose_a_line(start: Start):
 
 
 async def test_lines_below_the_log_level_are_not_written(start: Start):
-    process = await start("log.info('example.detail')\nlog.warning('example.trouble')", LOG_LEVEL="WARNING", **GOOD)
+    body = (
+        "from converter.common import logs\n"
+        "logs.often('example.often')\nlog.info('example.detail')\nlog.warning('example.trouble')"
+    )
+    process = await start(body, LOG_LEVEL="WARNING", **GOOD)
     assert await process.end() == 0
     assert [line["action"] for line in process.lines] == ["example.trouble"]
 

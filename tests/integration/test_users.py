@@ -13,7 +13,9 @@ from converter.common.eventlog import JobLog
 from converter.common.identifiers import uuid7
 from converter.common.lifecycle import IllegalTransition
 from converter.common.settings import NatsSettings
-from converter.common.users import ActiveJobs, UserHasActiveJob, UserJobs
+from converter.common.topology import ACTIVE_JOBS, WORKERS, bucket_key
+from converter.common.users import ActiveJobs, UserHasActiveJob, UserJobs, user_key
+from converter.common.workers import Presence, alive
 from converter.contracts.facts import JobCancelled
 from converter.devstack.nats_server import NatsServer
 
@@ -51,6 +53,32 @@ async def test_a_claim_without_a_job_holds_only_for_the_grace(bus: Bus, job_log:
     await ActiveJobs(bus, job_log, grace=timedelta(0)).claim("c", "u", later)
     with pytest.raises(IllegalTransition):
         await job_log.append(crashed, lambda _: created(crashed))
+
+
+@pytest.mark.parametrize("junk", [b"no pointer", b"{}", b'{"type": "io.nats.jetstream.api.v1.account_info_response"}'])
+async def test_a_lock_that_says_nothing_is_free(bus: Bus, active: ActiveJobs, job_log: JobLog, junk: bytes) -> None:
+    await bus.store(bucket_key(ACTIVE_JOBS, user_key("c", "u")), junk)
+    assert await active.holder("c", "u") is None
+    job_id = uuid7()
+    await active.claim("c", "u", job_id)
+    await job_log.append(job_id, lambda _: created(job_id))
+    with pytest.raises(UserHasActiveJob):
+        await active.claim("c", "u", uuid7())
+
+
+async def test_a_worker_that_says_nothing_hides_no_other(bus: Bus) -> None:
+    await bus.store(bucket_key(WORKERS, "promoter.junk"), b"junk")
+    async with Presence(bus, "promoter", concurrency=1).shown(1):
+        assert [worker.service for worker in await alive(bus)] == ["promoter"]
+
+
+async def test_a_job_that_is_worked_on_twice_is_shown_until_both_have_ended(bus: Bus) -> None:
+    presence = Presence(bus, "promoter", concurrency=2)
+    with presence.working_on("job"):
+        with presence.working_on("job"):
+            pass
+        async with presence.shown(1):
+            assert [worker.jobs for worker in await alive(bus)] == [("job",)]
 
 
 async def test_claiming_again_for_the_same_job_is_no_conflict(active: ActiveJobs) -> None:

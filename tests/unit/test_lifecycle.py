@@ -99,7 +99,7 @@ def check_whole(job: JobRecord) -> None:
     assert len(keys) == len(set(keys))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.data())
 def test_every_history_is_a_path_in_the_graph_and_repeating_a_fact_changes_nothing(data: st.DataObject) -> None:
     state: State = None

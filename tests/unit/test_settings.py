@@ -204,6 +204,7 @@ def test_the_description_lists_every_variable_with_what_a_person_needs_to_set_it
     assert list(described) == [
         "ENVIRONMENT",
         "LOG_LEVEL",
+        "OTEL_EXPORTER_OTLP_ENDPOINT",
         "INNER_RATIO",
         "NAME",
         "PORT",

@@ -51,6 +51,7 @@ async def test_the_demo_converts_promotes_verifies_and_leaves_no_process(tmp_pat
         assert re.search(figure, shown)
     promised = re.search(r"digest, sha256 ([0-9a-f]{64})\n.*they lie in (.+)\n", shown)
     assert promised
+    assert re.search(r"signed by the key [0-9a-f]{16}", shown)
     digest, file = promised.groups()
     assert hashlib.sha256(Path(file).read_bytes()).hexdigest() == digest
     assert left_of(tmp_path) == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -28,9 +29,12 @@ from converter.common.settings import NatsSettings
 from converter.common.topology import Tuning
 from converter.devstack.nats_server import NatsServer
 from converter.devstack.process import die_with
+from converter.devstack.seaweedfs import SeaweedFs
+
+from .documented import documented
 
 AUDIENCE = "kneron-converter"
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 60.0
 KINDS: dict[str, Callable[[str], Key]] = {
     "RS256": lambda kid: RSAKey.generate_key(2048, {"kid": kid, "use": "sig"}),
     "PS256": lambda kid: RSAKey.generate_key(2048, {"kid": kid, "use": "sig"}),
@@ -46,6 +50,9 @@ class Issuer:
         self.key = KINDS["RS256"]("main")
         self.published: list[dict[str, Any]] = [self.key.as_dict(private=False)]
         self.status = 200
+        self.open = asyncio.Event()
+        self.open.set()
+        """Cleared, it holds answers back."""
         self.fetches = 0
         self.url = ""
 
@@ -63,6 +70,7 @@ class Issuer:
             writer.close()
             return
         self.fetches += 1
+        await self.open.wait()
         body = json.dumps({"keys": self.published}).encode()
         writer.write(
             f"HTTP/1.1 {self.status} -\r\nContent-Type: application/json\r\n"
@@ -105,8 +113,13 @@ class GatewayProcess:
         self.port = int(url.rpartition(":")[2])
 
     def client(self, **claims: object) -> httpx.AsyncClient:
+        """One with a token, whose every answer must be as the document says."""
         headers = {"Authorization": f"Bearer {self.issuer.token(**claims)}"}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30.0, trust_env=False)
+        hooks = {"response": [documented]}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=30.0, trust_env=False, event_hooks=hooks)
+
+    def operators(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(base_url=self.internal_url, timeout=30.0, trust_env=False)
 
 
 module_fixture = pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -177,6 +190,28 @@ async def start_gateway(
         yield start
 
 
+@module_fixture
+async def s3(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SeaweedFs]:
+    """An S3 server for the tests of one module."""
+    directory = tmp_path_factory.mktemp("s3")
+    server = SeaweedFs(directory, bucket="converter", access_key="key-of-tests", secret_key="secret-of-tests")
+    await server.start()
+    yield server
+    await server.kill()
+    shutil.rmtree(directory)
+
+
+def in_s3(server: SeaweedFs) -> dict[str, str]:
+    """The variables of a gateway that keeps its objects there."""
+    return {
+        "STORAGE_BACKEND": "minio",
+        "MINIO_ENDPOINT_URL": server.url,
+        "MINIO_BUCKET": server.bucket,
+        "MINIO_ACCESS_KEY": server.access_key,
+        "MINIO_SECRET_KEY": server.secret_key,
+    }
+
+
 @asynccontextmanager
 async def running(
     nats: NatsServer, issuer: Issuer, storage_dir: Path, directory: Path, **variables: str
@@ -197,6 +232,7 @@ async def running(
         "HOST": "127.0.0.1",
         "PORT": "0",
         "INTERNAL_PORT": "0",
+        "RESUMABLE_UPLOADS_MAX_COUNT": "1000",  # tests leave theirs
     }
     log = directory / "gateway.log"
     if log.exists():

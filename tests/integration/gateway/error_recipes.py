@@ -145,6 +145,20 @@ async def tenant_mismatch(world: World) -> httpx.Response:
 
 
 @recipe
+async def user_assertion_invalid(world: World) -> httpx.Response:
+    gateway = await world.gateways.start(USER_ASSERTION="hmac", USER_ASSERTION_SECRET="s" * 32)
+    async with world.client(gateway) as client:
+        return await client.get("/api/v1/jobs", params={"user_id": "alice"})
+
+
+@recipe
+async def user_mismatch(world: World) -> httpx.Response:
+    gateway = await world.gateways.start(USER_ASSERTION="token")
+    async with world.client(gateway, user_id="alice") as client:
+        return await client.get("/api/v1/jobs", params={"user_id": "bob"})
+
+
+@recipe
 async def job_not_found(world: World) -> httpx.Response:
     async with world.client() as client:
         return await client.get(f"/api/v1/jobs/{uuid7()}")

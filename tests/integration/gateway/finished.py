@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import jobs
+import msgspec
+import reports
 from msgspec.structs import replace
 
 from converter.common.background import background
@@ -18,7 +20,7 @@ from converter.contracts.facts import JobCompleted, PromotionCompleted
 from converter.contracts.job import Artifact, JobRecord, Promotion, Stage, timestamp
 
 ARTIFACT = b"an optimised model"
-REPORT = b'{"operators": 12}'
+REPORT = msgspec.json.encode(reports.ONNX)
 LOG = b"optimised 12 operators\n"
 WAIT_S = 120.0
 """Longer than a test may last."""
@@ -35,7 +37,7 @@ async def finish(job_id: str, bus: Bus, storage_dir: Path) -> None:
             size_bytes=made.size_bytes,
             sha256=made.sha256,
             filename="m.opt.onnx",
-            media_type="application/octet-stream",
+            media_type="application/onnx",
             created_at=jobs.AT,
         ),
         report=await store.put(f"{directory}/report", REPORT),

@@ -16,6 +16,8 @@ from onnx import TensorProto, helper
 
 from converter.common.bus import Bus
 from converter.common.users import UserJobs
+from converter.contracts.job import Stage
+from converter.gateway.representation import no_worker
 
 from .conftest import Form, GatewayProcess
 
@@ -64,6 +66,35 @@ async def test_a_dry_run_tells_what_the_model_is_and_keeps_nothing(
     assert len({name.split("/")[1] for name in set(stored()) - set(before)}) == 1
 
 
+async def test_what_the_chip_does_not_compute_is_told_before_any_work(
+    gateway: GatewayProcess, new_form: Callable[[], Form]
+):
+    model = model_with("Sin", [1, 3])
+    async with gateway.client() as client:
+        verdict = await judged(client, new_form(), model, platform="520")
+        job = (await new_form().post(client, model, platform="520")).json()
+        unlisted = await judged(client, new_form(), model_with("Gelu", [1, 3]), platform="520")
+    (row,) = verdict["operators"]["operators"]
+    assert (verdict["valid"], row["op"], row["count"], row["verdict"]) == (True, "Sin", 1, "cpu-or-rewritten")
+    assert verdict["operators"]["headline"].startswith("1 of 1 nodes")
+    assert verdict["warnings"] == [f"Before optimisation: {verdict['operators']['headline']}"]
+    assert job["warnings"] == [*verdict["warnings"], no_worker(Stage.ONNX)]
+    assert [row["verdict"] for row in unlisted["operators"]["operators"]] == ["unknown"]
+    assert (unlisted["operators"]["headline"], unlisted["warnings"]) == (None, [])
+
+
+async def test_a_dry_run_warns_of_sizes_that_input_shape_replaces(gateway: GatewayProcess, form: Form, model: bytes):
+    async with gateway.client() as client:
+        verdict = await judged(client, form, model, input_shape="1,4,64,32")
+        fitting = await judged(client, form, model, input_shape="image:1,3,32,32")
+    assert verdict["valid"], "it may be meant"
+    assert [warning for warning in verdict["warnings"] if "replaces" in warning] == [
+        "input_shape replaces the size 3 of axis 1 of the input 'image' by 4.",
+        "input_shape replaces the size 32 of axis 2 of the input 'image' by 64.",
+    ]
+    assert not [warning for warning in fitting["warnings"] if "replaces" in warning]
+
+
 async def test_a_dry_run_names_what_would_fail(gateway: GatewayProcess, form: Form):
     async with gateway.client() as client:
         (problem,) = (await judged(client, form, model_with("Loop", [1, 3])))["problems"]
@@ -78,8 +109,10 @@ async def test_a_dry_run_names_what_would_fail(gateway: GatewayProcess, form: Fo
 async def test_a_dry_run_refuses_bad_fields_as_ever(gateway: GatewayProcess, form: Form, model: bytes):
     files = {"model": ("m.onnx", model)}
     async with gateway.client() as client:
-        for path, fields in (("?dry_run=true", form.fields(platform="1")), ("?dry_run=maybe", form.fields())):
-            answer = await client.post(f"/api/v1/jobs{path}", data=fields, files=files)
+        bad = [("dry_run=true", form.fields(platform="1"))]
+        bad += [(query, form.fields()) for query in ("dry_run=maybe", "dryrun=true", "dry_run=true&dry_run=true")]
+        for query, fields in bad:
+            answer = await client.post(f"/api/v1/jobs?{query}", data=fields, files=files)
             assert (answer.status_code, answer.json()["error"]["code"]) == (400, "validation_error")
         answer = await client.post("/api/v1/jobs?dry_run=false", data=form.fields(), files=files)
         assert answer.status_code == 201
@@ -153,7 +186,11 @@ async def test_a_digest_of_the_body_is_verified(
         )
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "digest_mismatch")
         assert stored() == before
-        good = {**headers, "Content-Digest": f"md5=:AAAA:, {algorithm}=:{digest}:"}
+        right = f"{algorithm}=:{digest}:"
+        lines = [*headers.items(), *(("Content-Digest", line) for line in (right, f"sha-512=:{other}:"))]
+        answer = await client.post("/api/v1/jobs", content=body, headers=lines)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (400, "digest_mismatch")
+        good = {**headers, "Content-Digest": f"md5=:AAAA:, {right}"}
         assert (await client.post("/api/v1/jobs", content=body, headers=good)).status_code == 201
         for malformed in ("sha-256=abc", "sha-256=:*:", "x", "sha-256=:a:"):
             answer = await client.post("/api/v1/jobs", content=body, headers={**headers, "Content-Digest": malformed})

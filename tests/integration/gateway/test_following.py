@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ import jobs
 import msgspec
 import psutil
 import pytest
+import reports
 from msgspec.structs import replace
 from waiting import eventually
 
@@ -29,6 +31,10 @@ from converter.contracts.failures import job_error
 from converter.contracts.job import Stage, StoredObject
 from converter.contracts.live import LogWritten, ProgressReported
 from converter.devstack.nats_server import NatsServer
+from converter.gateway.endpoints.reports import MOST_BYTES_ON_A_PAGE
+from converter.gateway.live import KEPT_FOR_A_CLIENT
+from converter.gateway.report.page import POLICY
+from converter.gateway.representation import no_worker
 
 from .conftest import Form, GatewayProcess, Issuer, StartGateway, function_fixture, running
 
@@ -116,15 +122,20 @@ async def everything(client: httpx.AsyncClient, path: str, **headers: str) -> li
         return [event async for event in events]
 
 
+async def test_head_of_a_stream_follows_nothing_and_leaves_the_connection_to_others(gateway: GatewayProcess, job: Job):
+    async with asyncio.timeout(20), gateway.client() as client:
+        for stream in (f"{job.path}/events", f"{job.path}/logs?follow=true"):
+            assert (await client.head(stream)).status_code == 200
+            assert (await client.get(job.path)).status_code == 200
+
+
 async def test_each_revision_is_one_event_with_the_job_after_it(client: httpx.AsyncClient, job: Job):
     async with following(client, f"{job.path}/events") as events:
         first = await anext(events)
-        # Where a job stood in its queue is not known of a revision that may be long past.
-        assert first == (
-            "1",
-            "job.created",
-            (await client.get(job.path)).json() | {"queue_position": None, "estimated_wait_s": None},
-        )
+        shown = (await client.get(job.path)).json()
+        # Its place is looked up at most once a second, so the stream may have been told before the job had one.
+        assert first == ("1", "job.created", shown | {"queue_position": first.data["queue_position"]})
+        assert first.data["warnings"] == [no_worker(Stage.ONNX)]
         await job.happen(jobs.started(Stage.ONNX))
         second = await anext(events)
         assert (second.id, second.kind, second.data["status"]) == ("2", "stage.started", "running")
@@ -139,6 +150,9 @@ async def test_each_revision_is_one_event_with_the_job_after_it(client: httpx.As
         last = [event async for event in events]
     assert [(event.id, event.kind) for event in last] == [("6", "job.completed")]
     assert last[0].data == (await client.get(job.path)).json()
+    # Where the job stood in its queue, and who was there, is not known of a revision that is past.
+    past = (await everything(client, f"{job.path}/events"))[0].data
+    assert past == shown | {"queue_position": None, "warnings": []}
 
 
 async def test_a_client_that_comes_back_gets_each_revision_once(client: httpx.AsyncClient, job: Job):
@@ -227,6 +241,17 @@ async def test_many_clients_follow_one_job_and_those_that_vanish_are_forgotten(c
         assert [event.id for event in seen] == ["1", "2", "3", "4"]
 
 
+async def test_more_events_at_once_than_are_kept_for_a_client_come_each_once_and_in_order(
+    client: httpx.AsyncClient, job: Job
+):
+    async with following(client, f"{job.path}/events") as events, following(client, f"{job.path}/events") as others:
+        assert (await anext(events)).id == (await anext(others)).id == "1"
+        await job.happen(*(jobs.started(Stage.ONNX, n, f"w{n}") for n in range(1, 3 * KEPT_FOR_A_CLIENT)))
+        await job.happen(JobCancelled(at=jobs.AT))
+        expected = [str(revision) for revision in range(2, 3 * KEPT_FOR_A_CLIENT + 2)]
+        assert [event.id async for event in events] == [event.id async for event in others] == expected
+
+
 async def test_a_client_that_does_not_read_costs_no_memory_and_holds_up_nobody(
     start_gateway: StartGateway, shared_bus: Bus, storage_dir: Path, model: bytes
 ):
@@ -303,6 +328,33 @@ async def test_the_report_holds_what_each_finished_stage_found(client: httpx.Asy
     assert head.headers["content-length"] == more.headers["content-length"]
 
 
+async def test_the_report_is_a_page_for_those_who_ask_for_one(client: httpx.AsyncClient, job: Job):
+    browser = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"}
+    await job.complete(Stage.ONNX, report=msgspec.json.encode(reports.ONNX))
+    page = await client.get(f"{job.path}/report", headers=browser)
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert page.headers["content-security-policy"] == POLICY
+    assert page.headers["vary"] == "Accept"
+    assert "CPU, unless rewritten" in page.text
+    same = await client.get(f"{job.path}/report", headers=browser | {"If-None-Match": page.headers["etag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    for accept in ("*/*", "application/json", "image/png", ";;;"):
+        plain = await client.get(f"{job.path}/report", headers={"Accept": accept})
+        assert plain.headers["content-type"] == "application/json"
+        assert (plain.headers["vary"], plain.headers["etag"] == page.headers["etag"]) == ("Accept", False)
+    await job.complete(Stage.BIE, report=b'{"written": "by another release"}')
+    page = await client.get(f"{job.path}/report", headers=browser)
+    assert page.headers["etag"] != same.headers["etag"]
+    assert "The report of the stage bie is not shown: it was written by another release." in page.text
+
+
+async def test_a_report_that_is_too_large_for_a_page_is_left_to_json(client: httpx.AsyncClient, job: Job):
+    await job.complete(Stage.ONNX, report=msgspec.json.encode({"names": "x" * MOST_BYTES_ON_A_PAGE}))
+    page = await client.get(f"{job.path}/report", headers={"Accept": "text/html"})
+    assert "The report of the stage onnx is not shown: it has 41" in page.text
+    assert len(page.content) < 20_000
+
+
 async def test_the_log_is_the_stored_one_of_finished_stages_and_what_is_known_of_the_running_one(
     client: httpx.AsyncClient, job: Job
 ):
@@ -350,3 +402,37 @@ async def test_a_job_that_is_deleted_ends_its_followers(client: httpx.AsyncClien
         await client.delete(job.path)
         await client.delete(job.path)
         assert [event.kind for event in [event async for event in events]] in ([], ["end"])
+
+
+async def test_a_stream_ends_with_the_token_that_opened_it_and_says_so(gateway: GatewayProcess, model: bytes):
+    async with gateway.client() as client:
+        path = f"/api/v1/jobs/{(await Form().post(client, model)).json()['job_id']}"
+    async with gateway.client(exp=int(time.time()) - 52) as expiring:
+        streams = (f"{path}/events", f"{path}/logs?follow=true")
+        for seen in await asyncio.gather(*(everything(expiring, stream) for stream in streams)):
+            assert seen[-1] == (None, "end", {"reason": "token_expired"})
+        refused = await expiring.get(f"{path}/events")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (401, "token_expired")
+
+
+async def test_a_client_has_so_many_streams_open_and_no_more(start_gateway: StartGateway, model: bytes):
+    gateway = await start_gateway(MAX_STREAMS_PER_CLIENT="2")
+    async with gateway.client() as client, gateway.client(client_id="other") as other:
+        path = f"/api/v1/jobs/{(await Form().post(client, model)).json()['job_id']}"
+        theirs = f"/api/v1/jobs/{(await Form().post(other, model)).json()['job_id']}"
+        async with following(client, f"{path}/events") as events:
+            await anext(events)
+            async with following(client, f"{path}/logs?follow=true"):
+                for stream in ("events", "logs?follow=true"):
+                    answer = await client.get(f"{path}/{stream}")
+                    assert (answer.status_code, answer.json()["error"]["code"]) == (503, "service_busy")
+                    assert answer.headers["retry-after"] == "5"
+                assert (await client.get(f"{path}/logs")).status_code == 200
+                async with following(other, f"{theirs}/events") as others:
+                    assert (await anext(others)).kind == "job.created"
+
+        async def free() -> bool:
+            async with client.stream("GET", f"{path}/events") as answer:
+                return answer.status_code == 200
+
+        await eventually(free)

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from deliveries import next_delivery
 from jobs import created
 from waiting import eventually
 
@@ -64,7 +65,7 @@ async def test_it_tells_of_every_dependency_and_of_each_stage_s_workers_and_queu
                 ("nats", "object_storage", "member_center", "file_access_agent"), "up"
             )
             assert first["stages"]["onnx"] == {"workers": 0, "queue_depth": 1, "in_progress": 0}
-            await bus.next_delivery("EVENTS", stage_durable(Stage.ONNX), wait_s=1)
+            await next_delivery(bus, "EVENTS", stage_durable(Stage.ONNX), wait_s=1)
             for stage in STAGES:
                 presence = Presence(bus, stage_durable(stage), concurrency=1)
                 await workers.enter_async_context(presence.shown(0.3))

@@ -78,6 +78,14 @@ async def test_every_answer_is_hardened_and_names_no_server(gateway: GatewayProc
         assert "strict-transport-security" in behind_tls.headers
 
 
+@pytest.mark.parametrize("trusted", ["none", "10.0.0.0/8,::1"])
+async def test_only_trusted_proxies_may_tell_of_tls(start_gateway: StartGateway, trusted: str):
+    gateway = await start_gateway(TRUSTED_PROXIES=trusted)
+    async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as client:
+        answer = await client.get("/health", headers={"X-Forwarded-Proto": "https"})
+        assert "strict-transport-security" not in answer.headers
+
+
 async def test_a_sane_request_id_is_taken_over_and_another_is_replaced(gateway: GatewayProcess):
     async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as client:
         for offered in ("abc-1.2_X", "x" * 128):
@@ -119,12 +127,66 @@ async def test_what_is_no_http_is_refused_in_the_envelope_too(gateway: GatewayPr
     assert b"x-content-type-options: nosniff" in answer
 
 
+async def test_the_parser_s_reason_is_told(gateway: GatewayProcess):
+    smuggled = b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n"
+    answer = await raw(gateway, smuggled)
+    assert b"Content-Length can't be present with Transfer-Encoding" in answer
+
+
+@pytest.mark.parametrize("hosts", [b"", b"Host: a\r\nHost: b\r\n"])
+async def test_a_request_names_one_host(gateway: GatewayProcess, hosts: bytes):
+    answer = await raw(gateway, b"GET /health/live HTTP/1.1\r\n" + hosts + b"\r\n")
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"Host" in answer
+    assert (await raw(gateway, b"GET /health/live HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+UPGRADE = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n"
+"""What Java's client sends by default with its first request where there is no TLS."""
+
+
+async def test_an_upgrade_is_ignored_and_a_body_under_it_refused(gateway: GatewayProcess):
+    """The parser skips such a body, so whoever sends it must not believe that it was read."""
+    head = b"GET /health/live HTTP/1.1\r\nHost: x\r\n" + UPGRADE
+    ignored = await raw(gateway, head + b"\r\n" + head + b"\r\n")
+    assert ignored.startswith(b"HTTP/1.1 200 ")
+    assert b"connection: close" in ignored
+    assert ignored.count(b"HTTP/1.1 ") == 1
+    post = b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\n" + UPGRADE
+    assert (await raw(gateway, post + b"Content-Length: 0\r\n\r\n")).startswith(b"HTTP/1.1 401 ")
+    for body in (b"Content-Length: 4\r\n\r\nbody", b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"):
+        refused = await raw(gateway, post + body)
+        assert refused.startswith(b"HTTP/1.1 400 ")
+        assert b"without Upgrade" in refused
+
+
 async def test_a_head_that_is_too_large_is_refused(gateway: GatewayProcess):
     answer = await raw(gateway, b"GET /health HTTP/1.1\r\nHost: x\r\n" + b"A: " + b"a" * 100_000)
     assert answer.startswith(b"HTTP/1.1 431 ")
 
 
-async def test_a_head_that_does_not_come_or_trickles_in_is_cut_off(gateway: GatewayProcess):
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /health/live HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 33_000 + b"\r\n\r\n",
+        b"GET /health/live?" + b"a" * 33_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: x\r\n" + b"A: a\r\n" * 7_000 + b"\r\n",
+        b"POST /health/live HTTP/1.1\r\nContent-Length: 4\r\nA: " + b"a" * 33_000 + b"\r\n\r\nbody",
+    ],
+)
+async def test_a_head_that_is_too_large_is_refused_although_it_is_whole(gateway: GatewayProcess, head: bytes):
+    for request in (head, head + head):
+        answer = await raw(gateway, request)
+        assert answer.startswith(b"HTTP/1.1 431 ")
+        assert answer.count(b"HTTP/1.1") == 1
+        assert b'"code":"headers_too_large"' in answer
+    small = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\nA: " + b"a" * 30_000 + b"\r\n\r\n"
+    assert (await raw(gateway, small)).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_head_that_does_not_come_or_trickles_in_is_cut_off_and_an_idle_connection_is_not(
+    gateway: GatewayProcess,
+):
     async def trickle() -> bytes:
         reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
         writer.write(b"GET /health HTTP/1.1\r\n")
@@ -135,8 +197,29 @@ async def test_a_head_that_does_not_come_or_trickles_in_is_cut_off(gateway: Gate
         writer.close()
         return cut.result()
 
+    async def answered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        writer.write(b"OPTIONS /api/v1/jobs HTTP/1.1\r\nHost: x\r\n\r\n")
+        return (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 204 ")
+
+    async def idle() -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        assert await answered(reader, writer)
+        await asyncio.sleep(8)  # longer than many clients keep a connection, so that it is they who close it
+        assert await answered(reader, writer)
+        writer.close()
+        return b""
+
+    async def kept(then: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        assert await answered(reader, writer)
+        writer.write(then)
+        rest = await reader.read()
+        writer.close()
+        return rest
+
     async with asyncio.timeout(20):
-        assert await asyncio.gather(raw(gateway, b""), trickle()) == [b"", b""]
+        cut = await asyncio.gather(raw(gateway, b""), trickle(), kept(b"GET /health HTT"), kept(b"\r\n"), idle())
+    assert cut == [b""] * 5
 
 
 async def test_pipelined_requests_are_answered_in_order(gateway: GatewayProcess):
@@ -148,6 +231,16 @@ async def test_pipelined_requests_are_answered_in_order(gateway: GatewayProcess)
         b"x-request-id: 2",
         b"x-request-id: 3",
     ]
+
+
+@pytest.mark.parametrize(
+    "bad", [b"\xff\xff", b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 33_000 + b"\r\n\r\n"]
+)
+async def test_a_bad_request_behind_a_good_one_takes_nothing_from_its_answer(gateway: GatewayProcess, bad: bytes):
+    """Its own refusal would be read as the answer to the first one."""
+    answer = await raw(gateway, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n" + bad)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert answer.endswith(b'{"status":"alive"}')
 
 
 @pytest.mark.parametrize(

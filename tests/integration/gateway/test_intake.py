@@ -75,6 +75,20 @@ async def test_fields_after_the_model_are_checked_too(gateway: GatewayProcess, f
     assert set(messages(details)) == {"user_id", "platform", "model_id", "version", "odd"}
 
 
+@pytest.mark.parametrize("unreadable", [b"x" * 65537, b"\xff"])
+async def test_a_field_that_cannot_be_read_is_named_with_the_others(gateway: GatewayProcess, unreadable: bytes):
+    body = part("platform", b"1") + part("model_id", b"0") + part("preprocess", unreadable) + END
+    details = error(await send(gateway, body), 400, "validation_error")
+    assert set(messages(details)) == {"platform", "model_id", "preprocess"}
+
+
+async def test_a_name_that_is_no_utf_8_is_told_without_the_parser_s_own_words(gateway: GatewayProcess):
+    body = part("model", b"x", "\0").replace(b"\0", b"\xe9.onnx") + END
+    answer = await send(gateway, body)
+    assert "UTF-8" in error(answer, 400, "invalid_multipart")["hint"]
+    assert "UnicodeDecodeError" not in answer.text
+
+
 async def test_a_missing_model_is_told(gateway: GatewayProcess, form: Form):
     details = error(await send(gateway, fields(form) + END), 400, "invalid_multipart")
     assert messages(details)["model"].startswith("missing; allowed: an ONNX file")

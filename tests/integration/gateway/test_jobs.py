@@ -10,13 +10,17 @@ from typing import Any
 
 import httpx
 import pytest
+from waiting import eventually
 
 from converter.common.bus import Bus
 from converter.common.eventlog import JobLog
 from converter.common.identifiers import uuid7
+from converter.common.topology import stage_durable
 from converter.common.users import ActiveJobs, UserJobs
+from converter.common.workers import Presence
 from converter.contracts.facts import JobCancelled
-from converter.contracts.job import JobRecord, moment, timestamp
+from converter.contracts.job import JobRecord, Stage, moment, timestamp
+from converter.gateway.representation import no_worker
 
 from .conftest import Form, GatewayProcess
 
@@ -69,7 +73,8 @@ async def test_a_job_is_created_with_its_files_and_its_record(
         "preprocess": "yolo",
         "quantization": {},
     }
-    assert (job["ref_images_count"], job["warnings"], job["error"], job["progress"]) == (2, [], None, 0.0)
+    assert (job["ref_images_count"], job["error"], job["progress"]) == (2, None, 0.0)
+    assert job["warnings"] == [no_worker(Stage.ONNX)]
     assert (moment(job["expires_at"]) - moment(job["created_at"])).days == 7
 
     record = await JobLog(shared_bus, "test").read(job["job_id"])
@@ -115,8 +120,8 @@ async def test_the_same_images_make_the_same_archive(
 async def test_a_vendor_model_id_is_a_warning(gateway: GatewayProcess, form: Form, model: bytes):
     async with gateway.client() as client:
         job = (await form.post(client, model, model_id="5")).json()
-    assert len(job["warnings"]) == 1
-    assert "32767" in job["warnings"][0]
+    vendors, _ = job["warnings"]
+    assert "32767" in vendors
 
 
 async def test_a_second_job_of_a_user_waits_for_the_first_to_end(
@@ -252,3 +257,23 @@ async def test_a_bad_query_names_every_parameter(gateway: GatewayProcess, query:
         answer = await client.get(f"/api/v1/jobs?{query}")
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "validation_error")
     assert {field["field"] for field in answer.json()["error"]["details"]["fields"]} == fields
+
+
+async def test_a_job_without_a_worker_says_so_until_one_appears(
+    gateway: GatewayProcess, shared_bus: Bus, form: Form, model: bytes
+):
+    async with gateway.client() as client:
+        path = (await form.post(client, model)).headers["Location"]
+
+        async def warned() -> bool:
+            return no_worker(Stage.ONNX) in (await client.get(path)).json()["warnings"]
+
+        async def not_warned() -> bool:
+            return not await warned()
+
+        await eventually(warned)
+        alone = await client.get(path)
+        async with Presence(shared_bus, stage_durable(Stage.ONNX), concurrency=1).shown(1):
+            await eventually(not_warned)
+            assert (await client.get(path)).headers["ETag"] != alone.headers["ETag"]
+        await eventually(warned)

@@ -1,4 +1,4 @@
-"""Several uploads at once into SeaweedFS; `benchmarks/uploads.py` measures the same with 500 MB each."""
+"""Several uploads at once into SeaweedFS; the benchmarks' row `upload_memory` measures up to 500 MB each."""
 
 from __future__ import annotations
 

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from faults import Proxy
 from waiting import eventually
 
-from converter.common.bus import Bus
+from converter.common.bus import Bus, BusFull
 from converter.common.provision import provision
 from converter.common.settings import NatsSettings
 from converter.common.storage import ArtifactStore, open_s3
 from converter.common.topology import Tuning
+from converter.devstack.loopback import origin
 from converter.devstack.nats_server import NatsServer
 from converter.devstack.seaweedfs import SeaweedFs
 
-from .conftest import Form, GatewayProcess, Issuer, function_fixture, module_fixture, running
+from .conftest import Form, GatewayProcess, Issuer, function_fixture, in_s3, running
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+NO_ROOM = b"<Error><Code>XMinioStorageFull</Code><Message>Storage reached its minimum free drive</Message></Error>"
 
 
 async def test_without_the_event_bus_every_request_says_so_and_leaves_nothing(
@@ -50,28 +53,40 @@ async def test_without_the_event_bus_every_request_says_so_and_leaves_nothing(
     await server.kill()
 
 
-@module_fixture
-async def s3(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[SeaweedFs]:
-    directory = tmp_path_factory.mktemp("s3")
-    server = SeaweedFs(directory, bucket="converter", access_key="key-of-tests", secret_key="secret-of-tests")
+async def fill(bus: Bus, subject: str) -> None:
+    while True:
+        await bus.store(subject, bytes(20_000))
+
+
+async def test_a_full_event_log_is_told_as_that_and_the_same_request_is_taken_when_there_is_room(
+    shared_issuer: Issuer, tmp_path: Path, form: Form, model: bytes
+):
+    server, objects = NatsServer(tmp_path / "nats"), tmp_path / "objects"
     await server.start()
-    yield server
+    async with await Bus.connect(NatsSettings(nats_url=server.url), name="provisioner") as bus:
+        await provision(bus, Tuning(events_max_bytes=1 << 20))
+        async with running(server, shared_issuer, objects, tmp_path) as gateway, gateway.client() as client:
+            active = (await Form().post(client, model)).json()
+            client.headers["Idempotency-Key"] = "the-same"
+            with pytest.raises(BusFull):
+                await fill(bus, f"converter.v1.{active['job_id']}.stage.started.nef")
+            answer = await form.post(client, model)
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"]) == (507, "event_bus_full")
+            assert "operator" in error["details"]["hint"]
+            assert [path.name for path in (objects / "jobs").iterdir()] == [active["job_id"]]
+            assert (await client.get("/health/ready")).status_code == 200
+
+            await provision(bus, Tuning())
+            assert (await form.post(client, model)).status_code == 201
     await server.kill()
-    shutil.rmtree(directory)
 
 
 @function_fixture
 async def over_s3(
     nats: NatsServer, shared_issuer: Issuer, tmp_path: Path, s3: SeaweedFs
 ) -> AsyncIterator[GatewayProcess]:
-    variables = {
-        "STORAGE_BACKEND": "minio",
-        "MINIO_ENDPOINT_URL": s3.url,
-        "MINIO_BUCKET": s3.bucket,
-        "MINIO_ACCESS_KEY": s3.access_key,
-        "MINIO_SECRET_KEY": s3.secret_key,
-        "SHUTDOWN_GRACE_SECONDS": "1",
-    }
+    variables = in_s3(s3) | {"SHUTDOWN_GRACE_SECONDS": "1"}
     async with running(nats, shared_issuer, tmp_path, tmp_path, **variables) as gateway:
         yield gateway
 
@@ -118,6 +133,26 @@ async def test_over_s3_a_gateway_that_stops_leaves_nothing(over_s3: GatewayProce
         assert await over_s3.process.wait() == 0
     assert await clean(store)
     writer.close()
+
+
+async def test_a_storage_without_room_is_told_as_that_and_takes_the_next_job_when_it_has_some(
+    nats: NatsServer, shared_issuer: Issuer, tmp_path: Path, s3: SeaweedFs, form: Form, model: bytes
+):
+    async with Proxy(s3.port) as way:
+        variables = in_s3(s3) | {"MINIO_ENDPOINT_URL": origin(way.port)}
+        async with running(nats, shared_issuer, tmp_path, tmp_path, **variables) as gateway, gateway.client() as client:
+            way.refusal = (
+                b"HTTP/1.1 507 Insufficient Storage\r\nContent-Type: application/xml\r\nConnection: close\r\n"
+                b"Content-Length: %d\r\n\r\n%s" % (len(NO_ROOM), NO_ROOM)
+            )
+            way.cut()
+            answer = await form.post(client, model)
+            error = answer.json()["error"]
+            assert (answer.status_code, error["code"]) == (507, "storage_full")
+            assert "operator" in error["details"]["hint"]
+
+            way.refusal = b""
+            assert (await form.post(client, model)).status_code == 201
 
 
 async def test_over_s3_a_job_is_stored_and_an_outage_is_a_502(

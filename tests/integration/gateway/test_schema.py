@@ -129,4 +129,6 @@ async def test_the_page_is_served_under_a_policy_that_allows_only_its_own_style(
         policy = answer.headers["content-security-policy"]
         assert policy.startswith("default-src 'none'; style-src 'sha256-")
         assert "unsafe" not in policy
-        assert (await client.get(f"{gateway.internal_url}/openapi")).status_code == 404
+        internal = await client.get(f"{gateway.internal_url}/openapi/docs")
+        assert internal.headers["content-security-policy"] == policy
+        assert "/api/v1" not in internal.text

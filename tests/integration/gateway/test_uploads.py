@@ -16,6 +16,10 @@ import pytest
 from tusclient.client import TusClient
 from waiting import eventually
 
+from converter.client import AsyncClient, Bearer, Order
+from converter.client.sending import RESUMABLE_FROM_BYTES
+from converter.client.uploading import Unfinished
+from converter.common.identifiers import uuid7
 from converter.common.storage import ArtifactStore, open_local
 from converter.gateway.uploads import PIECE_BYTES, Uploads
 
@@ -36,12 +40,27 @@ def large_model(model: bytes) -> bytes:
 
 async def begun(client: httpx.AsyncClient, size: int, **headers: str) -> str:
     answer = await client.post("/api/v1/uploads", headers={**TUS, "Upload-Length": str(size), **headers})
-    assert answer.status_code == 201, answer.text
+    assert (answer.status_code, answer.content) == (201, b""), answer.text
     return str(answer.headers["location"])
 
 
 async def sent(client: httpx.AsyncClient, path: str, offset: int, content: bytes, **headers: str) -> httpx.Response:
     return await client.patch(path, content=content, headers={**BYTES, "Upload-Offset": str(offset), **headers})
+
+
+async def test_the_client_begins_anew_where_the_upload_that_it_remembers_is_gone(
+    gateway: GatewayProcess, model: bytes, tmp_path: Path
+):
+    content = model + b"\x32\x80\x80\x80\x0a" + b" " * (20 * MEBIBYTE)
+    (file := tmp_path / "large.onnx").write_bytes(content)
+    assert len(content) > RESUMABLE_FROM_BYTES
+    unfinished = Unfinished(tmp_path / "kept", gateway.url, file, hashlib.sha256(content).hexdigest())
+    unfinished.remember(uuid7())
+    unfinished.close()
+    order = Order(model=file, user_id="remembers", platform="720", model_id=40001)
+    async with AsyncClient(gateway.url, Bearer(gateway.issuer.token())) as client:
+        job = await client.submit(order, unfinished_in=tmp_path / "kept")
+    assert job.model.size_bytes == len(content)
 
 
 async def arrived(client: httpx.AsyncClient, path: str) -> int:
@@ -136,6 +155,7 @@ async def test_a_request_that_continues_elsewhere_is_refused(gateway: GatewayPro
         assert (await sent(client, path, 0, b"abcd")).status_code == 204
         for offset in (0, 3, 5, 10):
             refused(await sent(client, path, offset, b""), 409, "upload_offset_mismatch")
+            refused(await sent(client, path, offset, bytes(11)), 409, "upload_offset_mismatch")
         refused(await sent(client, path, 4, b"x" * 7), 413, "file_too_large")
         refused(await sent(client, path, 4, b"x", **{"Content-Type": "text/plain"}), 415, "unsupported_media_type")
         assert await arrived(client, path) == 4
@@ -267,20 +287,18 @@ async def test_a_terminated_upload_leaves_nothing(
 async def test_an_upload_past_its_time_is_gone_and_its_bytes_are_swept(
     start_gateway: StartGateway, model: bytes, tmp_path: Path
 ):
-    gateway = await start_gateway(
-        RESUMABLE_UPLOAD_TTL_HOURS="0.0003",
-        UPLOAD_SWEEP_INTERVAL_S="0.2",
-        LOCAL_STORAGE_DIR=str(tmp_path / "objects"),
-    )
+    objects = tmp_path / "objects"
+    gateway = await start_gateway(RESUMABLE_UPLOAD_TTL_HOURS="0.001", LOCAL_STORAGE_DIR=str(objects))
     async with gateway.client() as client:
         path = await begun(client, len(model))
         await sent(client, path, 0, model)
 
         async def is_gone() -> bool:
-            gone = (await client.head(path, headers=TUS)).status_code == 404
-            return gone and not (tmp_path / "objects/uploads").exists()
+            return (await client.head(path, headers=TUS)).status_code == 404
 
-        await eventually(is_gone)
+        await eventually(is_gone, within_s=30)
+    assert await Uploads(open_local(objects), timedelta(hours=0.001)).sweep() == 1
+    assert not (objects / "uploads").exists()
 
 
 async def keys(store: ArtifactStore) -> AsyncIterator[str]:
@@ -304,3 +322,73 @@ async def test_a_sweep_spares_what_is_young_and_takes_what_a_crash_has_left(tmp_
     assert await young.sweep() == 0
     assert await old.sweep() == 1
     assert [key async for key in keys(store)] == []
+
+
+async def test_a_client_may_have_so_many_uploads_and_room_comes_back(
+    start_gateway: StartGateway, form: Form, model: bytes, tmp_path: Path
+):
+    gateway = await start_gateway(
+        RESUMABLE_UPLOADS_MAX_COUNT="2", UPLOAD_RETRY_AFTER_SECONDS="7", LOCAL_STORAGE_DIR=str(tmp_path / "objects")
+    )
+    headers = TUS | {"Upload-Length": str(len(model))}
+    async with gateway.client() as client, gateway.client(client_id="other") as other:
+        answers = await asyncio.gather(*(client.post("/api/v1/uploads", headers=headers) for _ in range(10)))
+        paths = [answer.headers["location"] for answer in answers if answer.status_code == 201]
+        assert len(paths) == 2
+        (reason, *_) = [answer for answer in answers if answer.status_code != 201]
+        assert reason.headers["retry-after"] == "7"
+        details = refused(reason, 429, "rate_limit_exceeded")
+        assert (details["open_uploads"], details["open_uploads_limit"]) == (2, 2)
+        assert "DELETE" in details["hint"]
+        await begun(other, len(model))
+
+        assert (await client.delete(paths[0], headers=TUS)).status_code == 204
+        await begun(client, len(model))
+        await sent(client, paths[1], 0, model)
+        refused(await client.post("/api/v1/uploads", headers=headers), 429, "rate_limit_exceeded")
+        used = form.fields(model_upload_id=paths[1].rpartition("/")[2])
+        assert (await client.post("/api/v1/jobs", files=fields_alone(used))).status_code == 201
+        await begun(client, len(model))
+
+
+async def test_a_clients_uploads_may_have_so_many_bytes_together(start_gateway: StartGateway, tmp_path: Path):
+    gateway = await start_gateway(
+        MULTIPART_MODEL_MAX_BYTES="1000",
+        RESUMABLE_UPLOADS_MAX_BYTES="1500",
+        LOCAL_STORAGE_DIR=str(tmp_path / "objects"),
+    )
+    async with gateway.client() as client:
+        await begun(client, 1000)
+        answer = await client.post("/api/v1/uploads", headers=TUS | {"Upload-Length": "501"})
+        details = refused(answer, 429, "rate_limit_exceeded")
+        assert (details["open_uploads_bytes"], details["open_uploads_limit_bytes"]) == (1000, 1500)
+        await begun(client, 500)
+
+
+async def test_an_upload_takes_a_slot_while_its_bytes_come_and_none_while_it_rests(
+    start_gateway: StartGateway, model: bytes
+):
+    gateway = await start_gateway(MAX_CONCURRENT_UPLOADS="1")
+    async with gateway.client() as client:
+        coming, resting = await begun(client, len(model)), await begun(client, len(model))
+        _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+        writer.write(
+            f"PATCH {coming} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {gateway.issuer.token()}\r\n"
+            "Tus-Resumable: 1.0.0\r\nContent-Type: application/offset+octet-stream\r\nUpload-Offset: 0\r\n"
+            f"Content-Length: {len(model)}\r\n\r\n".encode()
+        )
+
+        async def busy() -> httpx.Response | None:
+            answer = await sent(client, resting, await arrived(client, resting), b"x")
+            return answer if answer.status_code != 204 else None
+
+        answer = await eventually(busy)
+        refused(answer, 503, "service_busy")
+        assert int(answer.headers["retry-after"]) > 0
+        await begun(client, len(model))
+        writer.close()
+
+        async def free() -> bool:
+            return (await sent(client, resting, await arrived(client, resting), b"x")).status_code == 204
+
+        await eventually(free)

@@ -181,13 +181,15 @@ def big_constant(dims: np.ndarray) -> bytes:
     return added(node("ConstantOfShape", ["dims"], ["big"], value=value), dims=dims)
 
 
-def giant_product() -> bytes:
-    value = helper.make_tensor("v", FLOAT, [1], [1.0])
+def hours_of_products() -> bytes:
+    """Little to keep, and more to compute than anybody waits for."""
+    value = helper.make_tensor("v", FLOAT, [1], [0.0])
+    names = [f"t{i}" for i in range(10_000)]
     return added(
-        node("ConstantOfShape", ["dims"], ["a"], value=value),
-        node("MatMul", ["a", "a"], ["b"]),
-        node("ReduceSum", ["b"], ["big"], keepdims=0),
-        dims=ints(20_000, 20_000),
+        node("ConstantOfShape", ["dims"], ["t0"], value=value),
+        *(node("MatMul", [a, a], [b]) for a, b in pairwise(names)),
+        node("ReduceSum", [names[-1]], ["big"], keepdims=0),
+        dims=ints(3_000, 3_000),
     )
 
 
@@ -294,7 +296,7 @@ BOMBS: dict[str, Callable[[], bytes]] = {
     "an eye": lambda: added(
         node("ConstantOfShape", ["d"], ["z"]), node("EyeLike", ["z"], ["big"]), d=ints(2**18, 2**18)
     ),
-    "a product of 16 teraflops": giant_product,
+    "hours of products": hours_of_products,
     "a window of 2 to the 40": lambda: added(node("HannWindow", ["n"], ["big"]), n=ints(2**40)[0]),
     "convolution padded beyond measure": lambda: conv(pads=[2**30] * 4).SerializeToString(),
     "convolution dilated beyond measure": lambda: conv(dilations=[2**40, 2**40]).SerializeToString(),

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from integration.isolation.bench import Bench, open_bench
 
@@ -94,3 +97,13 @@ async def test_what_is_granted_beyond_is_reachable(tmp_path: Path):
         outcome = await bench.run("tries_everything", model=model)
     assert isinstance(outcome, Converted)
     assert outcome.conversion.report["results"]["read_foreign_file"] == "allowed"
+
+
+@pytest.mark.parametrize("lacking", [["landlock"], ["landlock", "seccomp"]], ids=" and ".join)
+def test_what_an_older_kernel_does_not_grant_is_recorded(tmp_path: Path, lacking: list[str]):
+    script = Path(__file__).with_name("older_kernel.py")
+    ran = subprocess.run([sys.executable, script, tmp_path, *lacking], capture_output=True, check=True)
+    obtained = msgspec.json.decode(ran.stdout, type=Obtained)
+    assert (obtained.landlock_abi, obtained.tcp_denied, obtained.signals_scoped) == (0, False, False)
+    assert obtained.seccomp is ("seccomp" not in lacking)
+    assert obtained.capabilities_dropped

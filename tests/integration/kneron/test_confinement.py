@@ -24,9 +24,9 @@ async def outcome(root: Path, python: Path) -> Outcome:
     workdir = root / "attempt"
     workdir.mkdir()
     onnx.save(a_classifier(), workdir / "model.onnx")
-    confinement = STAGE.confinements["kneron"](settings(python))
+    confinement = STAGE.converters["kneron"].confinement(settings(python))
     async with Isolation(preload=["converter.kneron.onnx"], confinement=confinement) as isolation:
-        return await run(isolation, STAGE.converters["kneron"], workdir)
+        return await run(isolation, STAGE.converters["kneron"].function, workdir)
 
 
 async def run(isolation: Isolation, converter: str, workdir: Path) -> Outcome:

@@ -8,15 +8,18 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
 from onnx import helper, numpy_helper
 from PIL import Image
+from published import validator
 
 from converter.common.conversion import ConversionRefused
 from converter.contracts.failures import FAILURES
 from converter.contracts.job import Toolchain
+from converter.contracts.report.stage import Run
 from converter.kneron import nef_file
 
 from .conftest import Works, a_classifier
@@ -50,7 +53,7 @@ def test_a_model_goes_through_all_stages(works: Works):
     report = quantised.report
     assert report["calibration"]["used"] == 20
     assert [skipped["name"] for skipped in report["calibration"]["skipped"]] == ["broken.png"]
-    assert report["accuracy"]["samples"] == 5
+    assert report["accuracy"]["samples_count"] == 5
     assert report["accuracy"]["snr_db"] > 5
     assert report["layers_snr_db"] == {"conv": 31.5}
     assert works.told[-1] == (1.0, "done")
@@ -60,6 +63,9 @@ def test_a_model_goes_through_all_stages(works: Works):
     nef = nef_file.read(compiled.artifact.read_bytes())
     nef_file.check(nef, platform="720", model_id=32769, version="00A1")
     assert compiled.report["nef"]["models"] == [{"name": "model", "id": 32769, "version": "00a1"}]
+    for part, conversion in {"OnnxReport": made, "BieReport": quantised, "NefReport": compiled}.items():
+        stored = msgspec.json.encode({**conversion.report, "warnings": conversion.warnings, "run": Run()})
+        validator("report", part).validate(msgspec.json.decode(stored))
 
 
 def test_nodes_on_the_cpu_are_counted_though_the_summary_says_none(works: Works, static: Path):
@@ -88,6 +94,11 @@ def test_keywords_reach_the_calls_that_take_them(works: Works, static: Path):
         optimize=2,
     )
     assert made.report["speed"]["bitwidths"] == {"weight_bitwidth": "int16"}
+
+
+def test_a_larger_part_of_all_values_holds_for_16_bits_too(works: Works, static: Path):
+    made = works.bie(static, percentage=1.0)
+    assert made.report["quantisation"]["keywords"] == {"percentage": 1.0, "percentage_16b": 1.0}
 
 
 def test_arrays_of_several_inputs_reach_the_quantiser_as_float32(works: Works):

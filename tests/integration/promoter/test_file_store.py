@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
+import random
 import time
 
 import pytest
@@ -33,6 +35,7 @@ from .conftest import (
 )
 
 TRIES = len(PAUSES_S) + 1
+MANY_FAULTS = int(os.environ.get("CHAOS_FAULTS", "25"))
 
 
 async def test_the_artifact_arrives_whole_under_its_key_with_what_describes_it(
@@ -237,3 +240,31 @@ async def test_what_clients_are_told_names_no_address(company: Company, file_sto
     with pytest.raises(NotPromoted) as raised:
         await file_store.put(upload)
     assert "127.0.0.1" not in str(raised.value)
+
+
+@pytest.mark.timeout(60 + MANY_FAULTS)
+async def test_of_many_faults_none_has_an_effect_twice_or_leaves_a_file_that_is_not_whole(
+    company: Company, impatient: FileStore, upload: Upload, made: Made
+):
+    """Each upload meets up to three faults that a seed chooses, and whoever is told no asks again."""
+    passing = [answering(500), answering(503), refusing_early(503), reset_mid_body, no_more, no_answer]
+    lasting = [answering(401), answering(403), answering(404), refusing_early(403)]
+    kinds = [*passing, *lasting, company.keep_and_lose_the_answer]
+    chance, met, uploads = random.Random(1), 0, 0  # noqa: S311 - wants a seed
+    while met < MANY_FAULTS:
+        company.files.clear()
+        company.faults.extend(chance.choices(kinds, k=chance.randint(0, 3)))
+        planned, uploads = len(company.faults), uploads + 1
+        key = f"many/{uploads}"
+        try:
+            await impatient.put(replace(upload, target_object_key=key))
+        except NotPromoted:
+            # What was kept while its answer was lost may be there, and whole; nothing comes after the no.
+            there = list(company.files)
+            await asyncio.sleep(0.02)
+            assert list(company.files) == there
+        else:
+            assert list(company.files) == [f"/files/{key}"]
+        assert all(content == made.content for content in company.files.values())
+        met += planned - len(company.faults)
+        company.faults.clear()

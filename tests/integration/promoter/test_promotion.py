@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from converter.common.bus import Bus
@@ -30,13 +32,23 @@ from converter.contracts.facts import (
     StageCompleted,
     StageStarted,
 )
-from converter.contracts.job import JobRecord, JobRequest, Model, Options, Promotion, Stage, Toolchain, timestamp
+from converter.contracts.job import (
+    Artifact,
+    JobRecord,
+    JobRequest,
+    Model,
+    Options,
+    Promotion,
+    Stage,
+    Toolchain,
+    timestamp,
+)
 from converter.devstack.loopback import free_ports
 from converter.devstack.nats_server import NatsServer
 from converter.promoter.file_store import FileStore
 from converter.promoter.handler import Promotions
 
-from .conftest import CLIENT, Company, Exchange, Made
+from .conftest import CLIENT, Company, Exchange, Made, answering, reset_mid_body
 
 KEY = "models/alice/yolo.onnx"
 PATH = f"/files/{KEY}"
@@ -51,11 +63,11 @@ class Job:
     async def append(self, fact: AnyFact) -> State:
         return await self._job_log.append(self.job_id, lambda _: fact)
 
-    async def request(self, *, lives_s: float = 60.0, source: Stage = Stage.ONNX) -> str:
+    async def request(self, *, lives_s: float = 60.0, source: Stage = Stage.ONNX, key: str = KEY) -> str:
         """Ask for a promotion; its id."""
         deadline = timestamp(datetime.now(UTC) + timedelta(seconds=lives_s))
         fact = PromotionRequested(
-            at=timestamp(), promotion_id=uuid7(), source=source, target_object_key=KEY, deadline=deadline
+            at=timestamp(), promotion_id=uuid7(), source=source, target_object_key=key, deadline=deadline
         )
         await self.append(fact)
         return fact.promotion_id
@@ -78,8 +90,23 @@ class Job:
         return await self.promotion(promotion_id)
 
 
+STATEMENT = b'{"payload": "signed"}\n'
+
+
 @pytest.fixture
 async def job(job_log: JobLog, made: Made) -> Job:
+    return await a_job(job_log, made)
+
+
+@pytest.fixture
+async def signed_job(job_log: JobLog, made: Made, store: ArtifactStore) -> Job:
+    """The same, with a statement beside its artifact."""
+    stored = await store.put("jobs/1/onnx/1/provenance", STATEMENT)
+    named = {"filename": "model.nef.intoto.jsonl", "media_type": "application/vnd.in-toto.bundle"}
+    return await a_job(job_log, made, Artifact(**msgspec.structs.asdict(stored), **named, created_at=timestamp()))
+
+
+async def a_job(job_log: JobLog, made: Made, provenance: Artifact | None = None) -> Job:
     job, now = Job(job_log, uuid7()), timestamp()
     model = Model(object_key="jobs/1/input/model.onnx", size_bytes=1, sha256="0" * 64, filename="yolo.onnx")
     request = JobRequest(
@@ -101,6 +128,7 @@ async def job(job_log: JobLog, made: Made) -> Job:
         artifact=made.artifact,
         report=made.artifact,
         toolchain=Toolchain(name="reference", version="1"),
+        provenance=provenance,
     )
     await job.append(completed)
     return job
@@ -136,6 +164,50 @@ async def test_a_requested_promotion_is_uploaded_and_completed(
         promotion = await job.ended(await job.request())
     assert promotion.status == "completed"
     assert company.files == {PATH: made.content}
+
+
+async def test_a_statement_is_promoted_beside_its_artifact_and_before_it(
+    company: Company, promotions: Promotions, signed_job: Job, made: Made
+):
+    promotion_id = await signed_job.request()
+    await promotions.promote(signed_job.job_id, promotion_id)
+    assert (await signed_job.promotion(promotion_id)).status == "completed"
+    assert company.files == {f"{PATH}.intoto.jsonl": STATEMENT, PATH: made.content}
+    assert [upload.path for upload in company.uploads] == [f"{PATH}.intoto.jsonl", PATH]
+    assert company.uploads[0].headers["content-type"] == "application/vnd.in-toto.bundle"
+
+
+@pytest.mark.parametrize("refused", [0, 1])
+async def test_where_one_of_the_two_is_refused_the_artifact_is_not_there_and_asking_again_brings_both(
+    company: Company, promotions: Promotions, signed_job: Job, made: Made, refused: int
+):
+    company.faults.extend([company.keep] * refused + [answering(403)])
+    promotion_id = await signed_job.request()
+    await promotions.promote(signed_job.job_id, promotion_id)
+    assert (await signed_job.promotion(promotion_id)).error_code == "file_gateway_unavailable"
+    assert PATH not in company.files
+    await promotions.promote(signed_job.job_id, await signed_job.request())
+    assert company.files == {f"{PATH}.intoto.jsonl": STATEMENT, PATH: made.content}
+
+
+async def test_a_store_that_fails_between_the_two_is_asked_again(
+    company: Company, promotions: Promotions, signed_job: Job, made: Made
+):
+    company.faults.extend([company.keep, reset_mid_body, answering(503)])
+    promotion_id = await signed_job.request()
+    await promotions.promote(signed_job.job_id, promotion_id)
+    assert (await signed_job.promotion(promotion_id)).status == "completed"
+    assert company.files == {f"{PATH}.intoto.jsonl": STATEMENT, PATH: made.content}
+
+
+@pytest.mark.parametrize("key", [f"{'d/' * 500}{'n' * 20}", "n" * 250], ids=["key", "name"])
+async def test_a_key_that_leaves_no_room_for_the_statements_is_promoted_without(
+    company: Company, promotions: Promotions, signed_job: Job, made: Made, key: str
+):
+    promotion_id = await signed_job.request(key=key)
+    await promotions.promote(signed_job.job_id, promotion_id)
+    assert (await signed_job.promotion(promotion_id)).status == "completed"
+    assert company.files == {f"/files/{key}": made.content}
 
 
 async def test_a_promotion_that_has_ended_is_not_uploaded_again(company: Company, promotions: Promotions, job: Job):
@@ -303,4 +375,5 @@ async def test_a_server_that_is_missing_at_the_start_is_named_and_ends_it(servic
         async with asyncio.timeout(30):
             output, _ = await process.communicate()
     assert process.returncode == 1
-    assert f'"what": "{what}", "address": "http://127.0.0.1:{nowhere}"'.encode() in output
+    lines = [json.loads(line) for line in output.splitlines() if b"service.unreachable" in line]
+    assert [(line["what"], line["address"]) for line in lines] == [(what, f"http://127.0.0.1:{nowhere}")]

@@ -19,7 +19,7 @@ from converter.promoter.file_store import (
     FileStore,
     open_file_store,
 )
-from converter.promoter.upload import NotWanted, Upload
+from converter.promoter.upload import NotWanted, TooLate, Upload, UploadBody
 
 from .conftest import PATH, Company, Exchange, Fault, Made, answering, no_answer, no_more, tokens_of
 
@@ -68,6 +68,22 @@ async def test_the_last_bytes_are_kept_back_when_no_time_is_left_for_an_answer(
     with pytest.raises(FileGatewayUnavailable, match="deadline"):
         await file_store.put(replace(upload, deadline=datetime.now(UTC) + timedelta(seconds=2)))
     assert 0 < received < len(made.content)
+
+
+async def test_the_last_bytes_wait_for_no_answer_that_could_come_too_late(upload: Upload, made: Made):
+    hurried = replace(upload, deadline=datetime.now(UTC) + timedelta(seconds=20))
+    given = bytearray()
+
+    async def take(body: UploadBody) -> None:
+        async for chunk in body:
+            given.extend(chunk)
+
+    async with hurried.open() as download, asyncio.timeout(10) as patience:
+        body = UploadBody(hurried, download, answer_s=30, patience=patience, patience_s=10)
+        with pytest.raises(TooLate):
+            await take(body)
+    assert len(given) < len(made.content)
+    assert not body.complete
 
 
 async def test_the_last_bytes_are_kept_back_when_the_promotion_has_ended_meanwhile(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -34,6 +35,10 @@ def endless(task: ConversionTask, progress: Progress) -> Conversion:
     progress(0.1, "never ending")
     while True:
         time.sleep(0.05)
+
+
+def without_room(task: ConversionTask, progress: Progress) -> Conversion:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(task.workdir / "half-done"))
 
 
 def dying(task: ConversionTask, progress: Progress) -> Conversion:

@@ -2,140 +2,58 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
 
 import msgspec
 import pytest
-from jobs import AT, created
-from waiting import eventually
+from jobs import AT
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import StatusCode
+from prometheus_client import REGISTRY
+from waiting import all_settled, eventually
 
+from converter.common import tracing
 from converter.common.bus import Bus
-from converter.common.consumer import consume
 from converter.common.eventlog import JobLog
-from converter.common.identifiers import uuid7
-from converter.common.isolation import Confinement, Isolation
 from converter.common.lifecycle import State
-from converter.common.settings import NatsSettings, StageSettings
-from converter.common.stage.attempt import Bench
-from converter.common.stage.policy import StageSpec
-from converter.common.stage.runner import StageRunner
-from converter.common.stage.workdirs import workdirs
-from converter.common.storage import ArtifactStore, open_local
-from converter.common.topology import EVENTS, PROGRESS, stage_durable
+from converter.common.storage import ArtifactStore
+from converter.common.topology import EVENTS, PROGRESS
 from converter.common.workers import Presence, alive
 from converter.contracts import subjects
 from converter.contracts.facts import JobCancelled, JobCompleted, JobCreated, JobFailed, StageCompleted, StageStarted
-from converter.contracts.job import JobRecord, JobStatus, Model, Stage
+from converter.contracts.job import JobRecord, JobStatus, Stage
 from converter.contracts.live import ProgressReported
-from converter.devstack.nats_server import NatsServer
 
-NAME = stage_durable(Stage.ONNX)
-BEAT_S = 0.4
+from .conftest import BEAT_S, NAME, Post, StartWorker, finished, running
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> ArtifactStore:
-    return open_local(tmp_path / "objects")
-
-
-StartWorker = Callable[..., AbstractAsyncContextManager[asyncio.Event]]
+def attempts_measured(outcome: str) -> float:
+    labels = {"stage": Stage.ONNX, "outcome": outcome}
+    return REGISTRY.get_sample_value("converter_stage_attempt_seconds_count", labels) or 0
 
 
 @pytest.fixture
-def worker(nats_server: NatsServer, store: ArtifactStore, tmp_path: Path) -> StartWorker:
-    """Starts a worker of stage-onnx with one of the converters for tests; the value is the event that stops it."""
-
-    @contextlib.asynccontextmanager
-    async def start(
-        converter: str, *, max_attempts: int = 3, alive_in_bucket: bool = True
-    ) -> AsyncIterator[asyncio.Event]:
-        stop = asyncio.Event()
-        spec = StageSpec(
-            stage=Stage.ONNX, inputs=("model",), converters={"reference": f"converters_for_tests:{converter}"}
-        )
-        async with (
-            await Bus.connect(NatsSettings(nats_url=nats_server.url), name=NAME) as bus,
-            Isolation(confinement=Confinement(sources=(Path(__file__).parent,))) as isolation,
-            workdirs(tmp_path) as places,
-        ):
-            log = JobLog(bus, NAME)
-            presence = Presence(bus, NAME, concurrency=2)
-            bench = Bench(
-                spec=spec,
-                bus=bus,
-                job_log=log,
-                store=store,
-                isolation=isolation,
-                workdirs=places,
-                settings=StageSettings(stage_timeout_s=60, stage_memory_mb=1024),
-                draining=stop,
-                look_s=BEAT_S,
-            )
-            runner = StageRunner(
-                Stage.ONNX, bus=bus, job_log=log, bench=bench, presence=presence, max_attempts=max_attempts
-            )
-            async with presence.shown(BEAT_S) if alive_in_bucket else contextlib.nullcontext():
-                consuming = asyncio.create_task(consume(bus, EVENTS, NAME, runner.handle, concurrency=2, stop=stop))
-                try:
-                    yield stop
-                finally:
-                    stop.set()
-                    await consuming
-
-    return start
-
-
-Post = Callable[[], Awaitable[str]]
-
-
-@pytest.fixture
-def post(job_log: JobLog, store: ArtifactStore) -> Post:
-    """Posts a job that ends with stage-onnx."""
-
-    async def post_job() -> str:
-        job_id = uuid7()
-        stored = await store.put(f"jobs/{job_id}/input/model", b"model")
-        model = Model(filename="m.onnx", **msgspec.structs.asdict(stored))
-        fact = created(job_id, last_stage=Stage.ONNX)
-        fact = msgspec.structs.replace(fact, request=msgspec.structs.replace(fact.request, model=model))
-        await job_log.append(job_id, lambda _: fact)
-        return job_id
-
-    return post_job
-
-
-def running(state: State) -> bool:
-    return isinstance(state, JobRecord) and state.status is JobStatus.RUNNING
-
-
-def announced(state: State) -> bool:
-    return isinstance(state, JobRecord) and state.announced
-
-
-async def finished(job_log: JobLog, job_id: str, *, within_s: float = 20) -> JobRecord:
-    state = await job_log.wait(job_id, announced, timeout_s=within_s)
-    assert isinstance(state, JobRecord)
-    return state
-
-
-async def settled(bus: Bus) -> bool:
-    info = await bus.api(f"CONSUMER.INFO.{EVENTS}.{NAME}")
-    return bool(info["num_ack_pending"] == 0 and info["num_pending"] == 0)
+def spans(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
+    """The spans of this process."""
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    monkeypatch.setattr(tracing, "_tracer", provider.get_tracer("test"))
+    return exporter
 
 
 async def test_a_stage_is_done_once_and_its_artifact_is_whole(
     worker: StartWorker, post: Post, job_log: JobLog, store: ArtifactStore, bus: Bus, tmp_path: Path
 ) -> None:
     job_id = await post()
+    measured = attempts_measured("completed")
     async with worker("copying"):
         job = await finished(job_log, job_id)
-        await eventually(partial(settled, bus))
+        await eventually(partial(all_settled, bus, NAME))
+    assert attempts_measured("completed") == measured + 1
     facts = [type(event.fact) for event in await job_log.history(job_id)]
     assert facts == [JobCreated, StageStarted, StageCompleted, JobCompleted]
     assert job.status is JobStatus.COMPLETED
@@ -158,14 +76,19 @@ async def test_a_stage_is_done_once_and_its_artifact_is_whole(
     assert not list(tmp_path.glob("converter-*/tmp*")), "an attempt's files are gone with it"
 
 
-@pytest.mark.parametrize(("converter", "code"), [("refusing", "model_unsupported"), ("dying", "stage_crashed")])
+@pytest.mark.parametrize(
+    ("converter", "code"),
+    [("refusing", "model_unsupported"), ("without_room", "stage_out_of_disk"), ("dying", "stage_crashed")],
+)
 async def test_a_conversion_that_fails_fails_the_job_with_its_reason(
     worker: StartWorker, post: Post, job_log: JobLog, bus: Bus, converter: str, code: str
 ) -> None:
     job_id = await post()
+    measured = attempts_measured(code)
     async with worker(converter):
         job = await finished(job_log, job_id)
-        await eventually(partial(settled, bus))
+        await eventually(partial(all_settled, bus, NAME))
+    assert attempts_measured(code) == measured + 1
     assert job.status is JobStatus.FAILED
     assert job.error is not None
     assert (job.error.code, job.error.stage) == (code, Stage.ONNX)
@@ -182,22 +105,27 @@ async def test_a_cancelled_job_stops_its_conversion_within_two_seconds(
         await job_log.append(job_id, lambda _: JobCancelled(at=AT))
         await bus.emit(subjects.cancel(job_id), b"")
         began = time.monotonic()
-        await eventually(partial(settled, bus), within_s=5)
+        await eventually(partial(all_settled, bus, NAME), within_s=5)
         assert time.monotonic() - began < 2
     assert [type(event.fact) for event in await job_log.history(job_id)] == [JobCreated, StageStarted, JobCancelled]
     assert not list(tmp_path.glob("converter-*/tmp*"))
 
 
 async def test_a_draining_worker_gives_its_job_to_another_without_charge(
-    worker: StartWorker, post: Post, job_log: JobLog
+    worker: StartWorker, post: Post, job_log: JobLog, spans: InMemorySpanExporter
 ) -> None:
     job_id = await post()
+    measured = attempts_measured("interrupted")
     async with worker("endless") as stop:
         await job_log.wait(job_id, running, timeout_s=10)
         stop.set()
     async with worker("copying"):
         job = await finished(job_log, job_id)
     assert (job.stages[Stage.ONNX].attempt, job.stages[Stage.ONNX].charged) == (2, 1)
+    assert attempts_measured("interrupted") == measured + 1
+    attempts = [span for span in spans.get_finished_spans() if span.name == "onnx attempt"]
+    assert [(span.attributes or {})["outcome"] for span in attempts] == ["interrupted", "completed"]
+    assert [span.status.status_code for span in attempts] == [StatusCode.UNSET] * 2, "to be drained is no error"
 
 
 async def test_a_job_whose_worker_died_is_taken_over_and_the_attempts_are_limited(
@@ -261,6 +189,7 @@ async def test_a_store_that_is_away_costs_no_attempt(
     worker: StartWorker, post: Post, job_log: JobLog, tmp_path: Path
 ) -> None:
     job_id = await post()
+    measured = attempts_measured("storage_unavailable")
     (tmp_path / "objects").rename(tmp_path / "away")
     async with worker("copying"):
 
@@ -272,11 +201,24 @@ async def test_a_store_that_is_away_costs_no_attempt(
         job = await finished(job_log, job_id)
     assert job.status is JobStatus.COMPLETED
     assert job.stages[Stage.ONNX].charged == 1
+    assert attempts_measured("storage_unavailable") > measured
+
+
+async def test_a_work_directory_without_room_costs_no_attempt(
+    worker: StartWorker, post: Post, job_log: JobLog, tmp_path: Path
+) -> None:
+    job_id, measured = await post(), attempts_measured("no_room")
+    async with worker("copying", max_attempts=1, full_times=2):
+        job = await finished(job_log, job_id)
+    assert job.status is JobStatus.COMPLETED
+    assert (job.stages[Stage.ONNX].attempt, job.stages[Stage.ONNX].charged) == (3, 1)
+    assert attempts_measured("no_room") == measured + 2
+    assert not list(tmp_path.glob("converter-*/tmp*"))
 
 
 async def test_two_workers_share_the_jobs_and_do_none_twice(worker: StartWorker, post: Post, job_log: JobLog) -> None:
-    job_ids = [await post() for _ in range(12)]
     async with worker("copying"), worker("copying"):
+        job_ids = [await post() for _ in range(12)]
         jobs = [await finished(job_log, job_id) for job_id in job_ids]
     assert all(job.status is JobStatus.COMPLETED for job in jobs)
     facts = [event.fact for job_id in job_ids for event in await job_log.history(job_id)]

@@ -7,6 +7,10 @@ import os
 import time
 from pathlib import Path
 
+import pytest
+from waiting import eventually
+
+from converter.common.stage import workdirs as module
 from converter.common.stage.workdirs import PREFIX, SETTLED_S, workdirs
 
 
@@ -28,6 +32,23 @@ async def test_an_abandoned_place_is_removed_and_a_living_workers_is_not(tmp_pat
             assert not abandoned.exists()
             assert (path / "input").exists()
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_a_worker_left_a_moment_ago_goes_while_the_next_one_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SETTLED_S", 0.2)
+    abandoned = tmp_path / f"{PREFIX}abandoned"
+    abandoned.mkdir()
+    (abandoned / "lock").touch()
+
+    async def gone() -> bool:
+        return not abandoned.exists()
+
+    async with workdirs(tmp_path) as living, living.one() as path:
+        assert abandoned.exists()
+        await eventually(gone)
+        assert path.exists()
 
 
 async def test_what_is_not_a_workers_place_is_left_alone(tmp_path: Path) -> None:

@@ -64,10 +64,11 @@ def xml(status: str, body: bytes) -> bytes:
 
 
 class Deliver(NamedTuple):
-    """Let the request through after `wait`, and its answer if `answer`."""
+    """Let the request through after `wait`, with another last byte if `damaged`, and its answer if `answer`."""
 
     wait: Callable[[], Awaitable[object]] | None = None
     answer: bool = True
+    damaged: bool = False
 
 
 CUT = None
@@ -104,7 +105,7 @@ class Relay:
                     body = await reader.readexactly(content_length(head))
                     if deliver.wait is not None:
                         await deliver.wait()
-                    answer = await self._forward(head, body)
+                    answer = await self._forward(head, body[:-1] + b"?" if deliver.damaged else body)
                     if deliver.answer:
                         writer.write(answer)
                         await writer.drain()
@@ -278,6 +279,19 @@ async def test_a_small_object_whose_answer_is_lost_is_recognised_as_ours(
 
     assert [request.method for request in relay.seen] == ["PUT", "PUT", "HEAD"]
     assert await content(s3, prefix + "a") == b"whole"
+
+
+async def test_a_small_object_that_is_damaged_on_its_way_is_sent_again(
+    relay: Relay, relayed: ArtifactStore, s3: ArtifactStore, prefix: str
+) -> None:
+    relay.rule = once(lambda request: request.method == "PUT", Deliver(damaged=True))
+    await relayed.put(prefix + "a", b"whole")
+    assert await content(s3, prefix + "a") == b"whole"
+
+    relay.rule = always(lambda request: request.method == "PUT", Deliver(damaged=True))
+    with pytest.raises(StorageUnavailable):
+        await relayed.put(prefix + "b", b"whole")
+    assert [info.object_key async for info in s3.list(prefix)] == [prefix + "a"]
 
 
 async def test_a_small_object_that_is_never_answered_is_taken_back(

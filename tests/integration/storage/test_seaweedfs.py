@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import aiohttp
 import psutil
 import pytest
 
 from converter.common.storage import StorageUnavailable, open_s3
-from converter.devstack.seaweedfs import SeaweedFs
+from converter.devstack.seaweedfs import SOCKETS, SeaweedFs
 
 PART = 8 << 20
 MIB = 1 << 20
@@ -143,6 +146,26 @@ async def test_an_ended_server_leaves_no_process_and_no_socket(tmp_path: Path) -
 
     assert not psutil.pid_exists(pid)
     assert not [path for path in sockets if path.exists()]
+
+
+async def test_a_start_removes_sockets_that_were_abandoned_and_no_other(tmp_path: Path) -> None:
+    server = SeaweedFs(tmp_path, bucket="converter", access_key="test-key", secret_key="test-secret")
+    abandoned, young, heard = (SOCKETS / f"seaweedfs-test-{uuid4().hex}.sock" for _ in range(3))
+    with socket.socket(socket.AF_UNIX) as listening:
+        for path in (abandoned, young):
+            with socket.socket(socket.AF_UNIX) as left:
+                left.bind(str(path))
+        listening.bind(str(heard))
+        listening.listen()
+        for path in (abandoned, heard):
+            os.utime(path, (0, 0))
+        try:
+            await server.start()
+            assert [path.exists() for path in (abandoned, young, heard)] == [False, True, True]
+        finally:
+            await server.stop()
+            for path in (abandoned, young, heard):
+                path.unlink(missing_ok=True)
 
 
 def listening_sockets(pid: int) -> list[Path]:

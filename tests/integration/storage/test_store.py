@@ -420,3 +420,23 @@ async def test_a_lost_directory_is_told_apart(tmp_path: Path) -> None:
             await attempt
         assert missing.value.address == str(tmp_path / "objects")
     assert not (tmp_path / "objects").exists()
+
+
+async def test_of_what_is_below_a_prefix_only_the_doomed_is_deleted(store: ArtifactStore, prefix: str) -> None:
+    for key in ("a", "b/1", "b/2"):
+        await store.put(prefix + key, b"x")
+    assert await store.delete_prefix(prefix, lambda info: info.object_key.endswith(("a", "2"))) == 2
+    assert await keys(store, prefix) == {prefix + "b/1"}
+
+
+async def test_a_stale_upload_is_spared_where_somebody_says_so(store: ArtifactStore, prefix: str) -> None:
+    async def spared(key: str) -> bool:
+        return key.endswith("mine")
+
+    stale = timedelta(seconds=-2)
+    async with store.writer(prefix + "mine") as mine, store.writer(prefix + "other") as other:
+        await mine.write(bytes(PART))
+        await other.write(bytes(PART))
+        assert await store.abort_stale_uploads(stale, prefix, spared=spared) == 1
+        assert [upload.object_key async for upload in store.open_uploads(prefix)] == [prefix + "mine"]
+        assert (await mine.commit()).size_bytes == PART

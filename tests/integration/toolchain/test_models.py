@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import io
-from pathlib import Path
 
 import numpy as np
-import onnx.backend.test
+import onnx
 import pytest
+from generated_model import LIGHT, with_random_weights
 from onnx import helper, numpy_helper
 
 from converter.toolchain import loader
 
 from .conftest import Digits
-from .workshop import Workshop, a_detector, a_model, a_pair_model, random, with_random_weights
+from .workshop import (
+    Workshop,
+    a_detector,
+    a_detector_of_three_scales,
+    a_model,
+    a_pair_model,
+    random,
+)
 
-LIGHT = Path(onnx.backend.test.__file__).parent / "data" / "light"
 node = helper.make_node
 
 
@@ -36,6 +42,25 @@ def test_a_detector_with_two_outputs_is_judged_by_its_worse_one(
     assert accuracy["snr_db"] == min(figures.values()) > 20
     assert accuracy["top1_agreement"] is None
     assert set(package.report["self_test"]["as_written"]) == {"boxes", "scores"}
+
+
+def test_a_detector_of_three_scales_is_judged_by_each_of_its_six_outputs(
+    workshop: Workshop, digit_images: list[tuple[str, bytes]]
+):
+    _, quantised, package = workshop.all(a_detector_of_three_scales(), workshop.archive(digit_images[:25]))
+    outputs = quantised.report["accuracy"]["outputs"]
+    assert [output["name"] for output in outputs] == [
+        f"{scale}_{part}" for scale in ("coarse", "middle", "fine") for part in ("boxes", "scores")
+    ]
+    assert min(output["simulated"]["snr_db"] for output in outputs) == quantised.report["accuracy"]["snr_db"] > 15
+    assert quantised.report["quantisation"]["float_fallback_operators"] == {}
+    artifact = loader.load(package.artifact)
+    answers = artifact.run_file(digit_images[30][1])
+    assert {name: array.shape for name, array in answers.items() if name.endswith("boxes")} == {
+        "coarse_boxes": (1, 4, 4, 4),
+        "middle_boxes": (1, 4, 8, 8),
+        "fine_boxes": (1, 4, 16, 16),
+    }
 
 
 def test_two_inputs_are_calibrated_with_arrays_by_name(workshop: Workshop):
@@ -86,7 +111,7 @@ def test_grey_and_channels_last_models_take_images(
     [
         ({}, "MinMax"),
         ({"datapath_range_method": "percentage", "percentage": 0.9999}, "Percentile"),
-        ({"datapath_range_method": "mmse"}, "Entropy"),
+        ({"datapath_range_method": "mmse"}, "LeastSquareError"),
     ],
 )
 def test_range_methods(workshop: Workshop, digits: Digits, keywords: dict[str, object], method: str):

@@ -128,6 +128,40 @@ def a_detector(size: int | str = 32) -> onnx.ModelProto:
     return a_model(nodes, {"image": ["batch", 3, size, size]}, {"boxes": None, "scores": None}, weights, opset=12)
 
 
+def a_detector_of_three_scales(size: int = 64) -> onnx.ModelProto:
+    """Heads on maps of three sizes, joined from coarse to fine as in YOLO; each gives boxes, objectness and classes."""
+    node = helper.make_node
+    nodes, weights = [], {"scales": np.array([1, 1, 2, 2], np.float32), "parts": np.array([4, 3], np.int64)}
+
+    def convolved(name: str, source: str, channels: tuple[int, int], kernel: int = 3, stride: int = 1) -> str:
+        weights[name] = random(channels[1], channels[0], kernel, kernel, seed=len(weights))
+        pads = [kernel // 2] * 4
+        nodes.append(node("Conv", [source, name], [f"{name}_c"], name=name, pads=pads, strides=[stride, stride]))
+        nodes.append(node("Sigmoid", [f"{name}_c"], [f"{name}_s"], name=f"{name}_gate"))
+        nodes.append(node("Mul", [f"{name}_c", f"{name}_s"], [f"{name}_m"], name=f"{name}_act"))
+        return f"{name}_m"
+
+    stem = convolved("stem", "image", (3, 8), stride=2)
+    fine = convolved("fine", stem, (8, 8), stride=2)
+    middle = convolved("middle", fine, (8, 16), stride=2)
+    coarse = convolved("coarse", middle, (16, 16), stride=2)
+    nodes.append(node("MaxPool", [coarse], ["pooled"], name="pool", kernel_shape=[3, 3], pads=[1, 1, 1, 1]))
+    nodes.append(node("Concat", [coarse, "pooled"], ["wide"], name="spread", axis=1))
+    maps = [("coarse", convolved("neck", "wide", (32, 16), 1), 16)]
+    for name, lateral, channels in (("middle", middle, 16), ("fine", fine, 8)):
+        nodes.append(node("Resize", [maps[-1][1], "", "scales"], [f"{name}_up"], name=f"{name}_up", mode="nearest"))
+        nodes.append(node("Concat", [f"{name}_up", lateral], [f"{name}_j"], name=f"{name}_join", axis=1))
+        maps.append((name, convolved(f"{name}_neck", f"{name}_j", (16 + channels, 16), 1), 16))
+    for name, source, channels in maps:
+        weights[f"{name}_head"] = random(7, channels, 1, 1, seed=len(weights))
+        nodes.append(node("Conv", [source, f"{name}_head"], [f"{name}_h"], name=f"{name}_head"))
+        parts = [f"{name}_boxes", f"{name}_logits"]
+        nodes.append(node("Split", [f"{name}_h", "parts"], parts, name=f"{name}_split", axis=1))
+        nodes.append(node("Sigmoid", [f"{name}_logits"], [f"{name}_scores"], name=f"{name}_score"))
+    outputs = {f"{name}_{part}": None for name, _, _ in maps for part in ("boxes", "scores")}
+    return a_model(nodes, {"image": [1, 3, size, size]}, outputs, weights)
+
+
 def a_pair_model() -> onnx.ModelProto:
     """Two inputs that take no images: features, and numbers of rows in a table."""
     node = helper.make_node
@@ -140,20 +174,3 @@ def a_pair_model() -> onnx.ModelProto:
     ]
     weights = {"table": random(10, 6), "w": random(6, 4, seed=1)}
     return a_model(nodes, {"features": ["n", 4], "ids": ["n", 3]}, {"out": None}, weights)
-
-
-def with_random_weights(path: Path) -> onnx.ModelProto:
-    """The model at `path` from onnx's own tests, whose weights are constants of one value, with random ones."""
-    model = onnx.load(path)
-    shapes = {tensor.name: numpy_helper.to_array(tensor) for tensor in model.graph.initializer}
-    kept = []
-    for index, node in enumerate(model.graph.node):
-        if node.op_type != "ConstantOfShape":
-            kept.append(node)
-            continue
-        shape = shapes[node.input[0]].tolist()
-        values = random(*shape, seed=index) if len(shape) > 1 else np.full(shape, 0.01, np.float32)
-        model.graph.initializer.append(numpy_helper.from_array(values, node.output[0]))
-    del model.graph.node[:]
-    model.graph.node.extend(kept)
-    return model

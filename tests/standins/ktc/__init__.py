@@ -54,7 +54,12 @@ _COMPILE = {
 _RANGES = frozenset({"percentage", "percentage_16b", "percentile", "outlier_factor", "flops_ratio"})
 
 
-def _check(call, keywords, allowed):
+_ALLOWED = {"evaluate": _EVALUATE, "analysis": _ANALYSIS, "compile": _COMPILE}
+
+
+def check(call, platform, keywords):
+    """Hold the keywords of a call to the manual: their names, their values, and what goes together on the chip."""
+    allowed = _ALLOWED[call]
     for name, value in keywords.items():
         if name not in allowed:
             raise TypeError(f"{call}() got an unexpected keyword argument {name!r}")
@@ -62,6 +67,27 @@ def _check(call, keywords, allowed):
         fits = values is None or (values[0] <= value <= values[-1] if name in _RANGES else value in values)
         if not fits:
             raise ValueError(f"{call}(): {name} is {value!r}")
+    _check_together(platform, keywords)
+
+
+def _check_together(platform, keywords):
+    """What the manual says of keywords that go together, its defaults filled in."""
+    datapath, weight = (keywords.get(f"{name}_bitwidth_mode", "int8") for name in ("datapath", "weight"))
+    mixbw = "mixbw" in (datapath, weight)
+    if mixbw and (datapath, weight) not in {("mixbw", "int16"), ("int16", "mixbw"), ("mixbw", "mixbw")}:
+        raise ValueError(f"{datapath} does not go with {weight}")
+    if platform == "520" and "int16" in (keywords.get(name) for name in _BITWIDTHS):
+        raise ValueError("520 has no int16")
+    if platform == "720" and weight == "int4":
+        raise ValueError("720 has no int4")
+    if "flops_ratio" in keywords and not mixbw:
+        raise ValueError("flops_ratio is for mixbw")
+    if keywords.get("datapath_range_method") != "mmse" and {"percentile", "outlier_factor"} & set(keywords):
+        raise ValueError("percentile and outlier_factor are for mmse")
+    if keywords.get("percentage", 0.999) > keywords.get("percentage_16b", 0.999999):
+        raise ValueError("percentage is more than percentage_16b")
+    if keywords.get("quan_config") is not None and platform != "730":
+        raise ValueError("quan_config is for 730")
 
 
 def _began(call, output_dir):
@@ -105,7 +131,7 @@ class ModelConfig:
 
     def evaluate(self, output_dir="/data1/kneron_flow", **keywords):
         """The IP evaluator's text."""
-        _check("evaluate", keywords, _EVALUATE)
+        check("evaluate", self.platform, keywords)
         if missing := set(_BITWIDTHS) - set(keywords):
             raise TypeError(f"evaluate() missing {missing}")
         _began("evaluate", output_dir)
@@ -127,7 +153,7 @@ class ModelConfig:
 
     def analysis(self, input_mapping, output_dir="/data1/kneron_flow", threads=4, **keywords):
         """The path of the BIE."""
-        _check("analysis", keywords, _ANALYSIS)
+        check("analysis", self.platform, keywords)
         if not isinstance(threads, int) or threads < 1:
             raise ValueError(f"threads is {threads!r}")
         inputs = {value.name: value.type.tensor_type.shape.dim for value in self.model.graph.input}
@@ -156,11 +182,11 @@ def _unit(node):
 
 def compile(model_list, output_dir="/data1/kneron_flow", **keywords):
     """The path of the NEF."""
-    _check("compile", keywords, _COMPILE)
     if not all(isinstance(model, ModelConfig) and model.bie for model in model_list):
         raise ValueError("compile only support models after fix point analysis")
-    flow = _began("compile", output_dir)
     (model,) = model_list
+    check("compile", model.platform, keywords)
+    flow = _began("compile", output_dir)
     asked = os.environ.get("STANDIN_FAILURE")
     content = bytearray(
         nef(

@@ -8,8 +8,27 @@ from hypothesis import strategies as st
 
 from converter.gateway.endpoints.object_key import InvalidObjectKey, check_object_key
 
+DOTS = ("..", "%2e%2e", ".%2e", "%252e%252e", "%25252e%25252E", "%2E.", "\uff0e\uff0e", "\u2025", "%u002e%u002e")
+LAX_DOTS = ("%c0%ae%c0%ae", "%e0%80%ae%e0%80%ae", "%f0%80%80%ae.", "%EF%BC%8E%EF%BC%8E", "%ff", "%ed%a0%80")
+SLASHES = ("/", "%2f", "%252F", "\\", "%5c", "%255c", "\uff0f", "\uff3c", "%u2215")
+TRAVERSALS = [f"a{slash}{dots}{slash}b" for slash in SLASHES for dots in (*DOTS, *LAX_DOTS)]
+TRAVERSALS += [f"a{nul}.nef" for nul in ("\0", "%00", "%2500", "%c0%80", "%u0000", "\r\nX: y", "%0d%0aX: y")]
 
-@pytest.mark.parametrize("key", ["a", "models/alice/yolo.nef", "a b/ü.nef", "..a/b..", "a/...", "100%", "a" * 1024])
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "a",
+        "models/alice/yolo.nef",
+        "a b/ü.nef",
+        "..a/b..",
+        "a/...",
+        "100%",
+        "\u30e2\uff0f\uff11\uff0enef",
+        "50%uber",
+        "a" * 1024,
+    ],
+)
 def test_a_relative_key_is_taken(key: str):
     assert check_object_key(key) == key
 
@@ -40,6 +59,7 @@ def test_a_relative_key_is_taken(key: str):
         "a%5cb",
         "a%00",
         "%2fa",
+        *TRAVERSALS,
     ],
 )
 def test_a_key_that_could_lead_elsewhere_is_refused(key: str):

@@ -1,4 +1,4 @@
-"""The document says what the application serves, all of it, and the committed copy is the same."""
+"""The document of each face says what it serves, all of it, and the committed copy is the same."""
 
 from __future__ import annotations
 
@@ -13,27 +13,34 @@ from jsonschema_rs import Draft202012Validator
 from litestar import get
 from litestar.handlers import HTTPRouteHandler
 
-from converter.gateway.app import PUBLIC
+from converter.gateway.app import INTERNAL, PUBLIC
 from converter.gateway.http.errors import ERRORS
-from converter.gateway.openapi.document import document
+from converter.gateway.openapi.document import OF_NO_OPERATION, document
 from converter.gateway.openapi.documentation import HEADERS
+from converter.gateway.openapi.faces import Security, internal_face, public_face
 from converter.gateway.openapi.page import POLICY, page
 
-COMMITTED = Path(__file__).parents[3] / "docs" / "openapi.json"
-OF_NO_OPERATION = {"method_not_allowed"}
-"""It answers what the document does not have."""
+DOCS = Path(__file__).parents[3] / "docs"
+COMMITTED = {"public": DOCS / "openapi.json", "internal": DOCS / "openapi-internal.json"}
+HANDLERS = {"public": PUBLIC, "internal": INTERNAL}
+DESCRIBED = {"public": document(PUBLIC, public_face(Security())), "internal": document(INTERNAL, internal_face())}
 
 
-@pytest.fixture(scope="module")
-def described() -> dict[str, Any]:
-    return document(PUBLIC)
+@pytest.fixture(params=list(DESCRIBED))
+def face(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def described(face: str) -> dict[str, Any]:
+    return DESCRIBED[face]
 
 
 def operations(described: dict[str, Any]) -> list[dict[str, Any]]:
     return [operation for methods in described["paths"].values() for operation in methods.values()]
 
 
-@pytest.mark.parametrize("handler", PUBLIC, ids=lambda handler: handler.handler_name)
+@pytest.mark.parametrize("handler", dict.fromkeys((*PUBLIC, *INTERNAL)), ids=lambda handler: handler.handler_name)
 def test_every_handler_says_what_it_does(handler: HTTPRouteHandler):
     assert "operation" in handler.opt, (
         f"{handler.handler_name} carries no Operation (converter.gateway.openapi.documentation)"
@@ -41,10 +48,10 @@ def test_every_handler_says_what_it_does(handler: HTTPRouteHandler):
     assert handler.fn.__doc__
 
 
-def test_every_route_is_described(described: dict[str, Any]):
+def test_every_route_is_described(face: str, described: dict[str, Any]):
     served = {
         (re.sub(r":\w+\}", "}", path), method.lower())
-        for handler in PUBLIC
+        for handler in HANDLERS[face]
         for path in handler.paths
         for method in handler.http_methods
     }
@@ -52,13 +59,14 @@ def test_every_route_is_described(described: dict[str, Any]):
     assert found == served
 
 
-def test_the_committed_copy_is_up_to_date(described: dict[str, Any]):
+def test_the_committed_copy_is_up_to_date(face: str, described: dict[str, Any]):
     fresh = msgspec.json.format(msgspec.json.encode(described)).decode() + "\n"
-    assert COMMITTED.read_text() == fresh, "run: python -m converter.gateway.openapi.document > docs/openapi.json"
+    assert COMMITTED[face].read_text() == fresh, "run: make generate"
 
 
-def test_every_error_has_an_example_and_an_operation_that_answers_it(described: dict[str, Any]):
-    assert set(described["components"]["examples"]) == set(ERRORS)
+def test_every_error_has_an_example_and_an_operation_that_answers_it(face: str, described: dict[str, Any]):
+    promised = {code for code, error in ERRORS.items() if error.internal == (face == "internal")}
+    assert promised <= set(described["components"]["examples"])
     answered = {
         code
         for operation in operations(described)
@@ -66,7 +74,7 @@ def test_every_error_has_an_example_and_an_operation_that_answers_it(described: 
         for media in response.get("content", {}).values()
         for code in media.get("examples", {})
     }
-    assert set(ERRORS) - answered == OF_NO_OPERATION
+    assert set(described["components"]["examples"]) - answered == set(OF_NO_OPERATION)
 
 
 def test_examples_fit_the_schema_of_errors(described: dict[str, Any]):
@@ -85,12 +93,26 @@ def test_references_lead_somewhere_and_ids_are_unique(described: dict[str, Any])
     assert len(ids) == len(set(ids))
 
 
-def test_what_needs_a_token_says_so_and_tells_of_the_rate_limit(described: dict[str, Any]):
+def test_what_needs_a_token_says_so_and_tells_of_the_rate_limit():
+    described = DESCRIBED["public"]
     for operation in operations(described):
+        assert ("X-User-Assertion" in {given["name"] for given in operation["parameters"]}) == bool(
+            operation["security"]
+        )
         headers = next(iter(operation["responses"].values()))["headers"]
         assert "X-Request-Id" in headers
         assert ("RateLimit-Limit" in headers) == ("401" in operation["responses"]) == bool(operation["security"])
     assert set(described["components"]["headers"]) == set(HEADERS)
+
+
+def test_operators_are_asked_for_no_token_and_no_user():
+    internal = DESCRIBED["internal"]
+    assert internal["components"]["securitySchemes"] == {}
+    assert not [operation for operation in operations(internal) if operation["security"]]
+    form = internal["paths"]["/jobs"]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert "user_id" not in form["properties"]
+    assert "user_id" not in form["required"]
+    assert "user_has_active_job" not in internal["components"]["examples"]
 
 
 def test_an_undocumented_handler_stands_out():
@@ -98,7 +120,7 @@ def test_an_undocumented_handler_stands_out():
     async def odd() -> None:
         """Do something."""
 
-    assert document([odd])["paths"]["/odd"]["get"]["tags"] == ["undocumented"]
+    assert document([odd], internal_face())["paths"]["/odd"]["get"]["tags"] == ["undocumented"]
 
 
 def test_the_page_shows_everything_and_needs_nothing_from_elsewhere(described: dict[str, Any]):

@@ -22,7 +22,7 @@ from converter.contracts.job import (
     StoredObject,
     Toolchain,
 )
-from converter.gateway.http.answers import etag, none_match
+from converter.gateway.http.answers import etag, not_modified
 from converter.gateway.representation import job_resource, progress
 
 AT = "2026-05-04T03:02:01.000Z"
@@ -143,7 +143,19 @@ def test_stages_that_were_reached_show_their_times():
 
 def test_artifacts_are_shown_by_stage():
     assert shown(SECOND_STAGE)["artifacts"] == {
-        "onnx": {"filename": "m.onnx", "size_bytes": 7, "sha256": SHA, "created_at": AT}
+        "onnx": {"filename": "m.onnx", "size_bytes": 7, "sha256": SHA, "created_at": AT, "provenance": None}
+    }
+
+
+def test_a_signed_artifact_shows_its_statement():
+    onnx = SECOND_STAGE.stages[Stage.ONNX]
+    assert onnx.artifact
+    stated = replace(onnx.artifact, filename="m.onnx.intoto.jsonl", size_bytes=2000)
+    signed = replace(SECOND_STAGE, stages=SECOND_STAGE.stages | {Stage.ONNX: replace(onnx, provenance=stated)})
+    assert shown(signed)["artifacts"]["onnx"]["provenance"] == {
+        "filename": "m.onnx.intoto.jsonl",
+        "size_bytes": 2000,
+        "sha256": SHA,
     }
 
 
@@ -204,8 +216,17 @@ def test_an_entity_tag_changes_exactly_when_the_bytes_do():
 
 
 @pytest.mark.parametrize(
-    ("header", "holds"),
-    [('"x"', True), ('"t"', False), ('"a", "t"', False), ('W/"t"', False), ("*", False), ("", True), ('"a","b"', True)],
+    ("header", "known"),
+    [
+        (None, False),
+        ("", False),
+        ('"x"', False),
+        ('"a","b"', False),
+        ('"t"', True),
+        ('"a", "t"', True),
+        ('W/"t"', True),
+        ("*", True),
+    ],
 )
-def test_if_none_match_compares_weakly(header: str, *, holds: bool):
-    assert none_match(header, '"t"') == holds
+def test_if_none_match_compares_weakly(header: str | None, *, known: bool):
+    assert not_modified(header, '"t"') == known

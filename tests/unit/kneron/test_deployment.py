@@ -108,3 +108,13 @@ def test_releases_across_a_break_do_not_mix(older: str, newer: str, compatible: 
         assert not compatible
     else:
         assert compatible
+
+
+def test_a_toolchain_is_told_before_it_converts_by_its_image_or_its_release(tmp_path: Path):
+    digest = IMAGE.rpartition(":")[2]
+    pinned = deployment.identity(stage_settings(KNERON_IMAGE=IMAGE))
+    assert pinned == Toolchain(name="kneron", version="unknown", image_digest=digest)
+    installed = stage_settings(KNERON_PYTHON="/workspace/env/bin/python", KNERON_HOME=str(tmp_path))
+    assert deployment.identity(installed) is None
+    (tmp_path / "version.txt").write_text("kneron toolchain v0.30.1\n")
+    assert deployment.identity(installed) == Toolchain(name="kneron", version="0.30.1")

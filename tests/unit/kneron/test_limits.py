@@ -88,6 +88,16 @@ def test_an_input_of_five_axes_is_refused():
     assert code(a_model(shape=(1, 3, 4, 4, 4))) == "model_unsupported"
 
 
+def test_what_wants_more_than_8_bits_is_warned_of_by_node():
+    norm = node("ReduceL2", ["x"], ["y"], name="norm", axes=[1])
+    warned = Steps(lambda *_: None)
+    for mode in ("mix light", "int16"):
+        limits.warn_of_width(a_model(norm), {"datapath_bitwidth_mode": mode}, warned)
+    assert not warned.warnings
+    limits.warn_of_width(a_model(norm), {}, warned)
+    assert "norm" in warned.warnings[0]
+
+
 def test_five_axes_inside_are_warned_of_by_node():
     wide = node("Reshape", ["x", "five"], ["r"], name="split")
     narrow = node("Reshape", ["r", "four"], ["y"], name="join")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import struct
 import zlib
 
@@ -29,6 +30,16 @@ def test_everything_that_a_nef_says_is_read():
     assert [(model.id, model.version) for model in found.firmware] == [(32768, 0xA1)]
     assert found.models_bytes == 20
     nef_file.check(found, **WANTED)
+
+
+def test_a_description_tells_all_of_it_in_plain_types():
+    content = nef(header={4: 1})
+    found = json.loads(json.dumps(nef_file.describe(content)))
+    assert (found["kind"], found["size_bytes"], found["chips"]) == ("NEF", len(content), ["720"])
+    assert found["encryption"] == "with a key of the customer's"
+    assert nef_file.describe(nef())["firmware_table"] == [{"id": 32768, "version": "00a1"}]
+    assert nef_file.looks_like(content)
+    assert not nef_file.looks_like(content + b"x")
 
 
 @pytest.mark.parametrize("platform", ["520", "720", "530", "630", "730"])

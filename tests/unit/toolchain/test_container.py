@@ -19,7 +19,7 @@ names = st.text(st.characters(codec="utf-8", exclude_characters="\0\\/"), min_si
     lambda name: name not in {container.MIMETYPE, container.MANIFEST}
 )
 # A test writes the same file anew for every example.
-same_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+same_file = settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], max_examples=60)
 
 
 @pytest.fixture

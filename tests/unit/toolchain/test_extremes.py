@@ -3,7 +3,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 from onnx import TensorProto, helper
 
@@ -15,8 +14,7 @@ def test_bounds_are_those_of_every_run_of_every_tensor(tmp_path: Path):
     nodes = [helper.make_node("Relu", ["x"], ["r"]), helper.make_node("Neg", ["r"], ["y"])]
     graph = helper.make_graph(nodes, "g", [values["x"]], [values["y"]], value_info=[values["r"]])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx.save(model, tmp_path / "model.onnx")
-    extremes = Extremes(tmp_path / "model.onnx", tmp_path, values)
+    extremes = Extremes(model, tmp_path, values)
     for row in ([[-4.0, 1.0, 2.0]], [[0.0, 9.0, -1.0]]):
         extremes.add({"x": np.array(row, np.float32)})
     found = {name: (low.tolist(), high.tolist()) for name, (low, high) in extremes.bounds().items()}
@@ -27,6 +25,6 @@ def test_there_are_no_bounds_without_a_run(tmp_path: Path):
     value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
     out = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])
     graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [value], [out])
-    onnx.save(helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "m.onnx")
+    model = helper.make_model(graph, ir_version=8, opset_imports=[helper.make_opsetid("", 17)])
     with pytest.raises(ValueError, match="without a run"):
-        Extremes(tmp_path / "m.onnx", tmp_path, ["x"]).bounds()
+        Extremes(model, tmp_path, ["x"]).bounds()

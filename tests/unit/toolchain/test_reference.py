@@ -53,7 +53,7 @@ def test_the_node_is_told_from_a_librarys_words(text: str, node: str | None, op:
         ({"datapath_range_method": "percentage"}, "Percentile", 99.9),
         ({"percentage": 1.0}, "Percentile", 100.0),
         ({"datapath_range_method": "percentage", "percentage": 0.9995}, "Percentile", 99.95),
-        ({"datapath_range_method": "mmse"}, "Entropy", None),
+        ({"datapath_range_method": "mmse"}, "LeastSquareError", None),
     ],
 )
 def test_the_vendors_range_methods_have_a_meaning_here(

@@ -1,0 +1,44 @@
+"""A worker that meets models of each kind of end, and says what became of them and as whom."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from pathlib import Path
+
+from conversions import CONVERTERS, task
+from integration.hostile.models import DIGITS, MODELS
+
+from converter.common.isolation import Isolation, Limits
+from converter.contracts.job import Stage
+
+PATIENT = Limits(timeout_s=60, memory_mb=1024)
+MODELS_AND_LIMITS = {
+    "an endless loop": PATIENT,
+    "hours of products": Limits(timeout_s=2, memory_mb=4096),
+    "an input of 8 GB": PATIENT,
+    "the least integer over minus one": PATIENT,
+    "a good one": PATIENT,
+}
+
+
+async def main(root: Path) -> None:
+    told = {}
+    async with Isolation(preload=[CONVERTERS[Stage.ONNX]]) as isolation:
+        for name, limits in MODELS_AND_LIMITS.items():
+            model = root / "model.onnx"
+            model.write_bytes(MODELS[name]() if name in MODELS else DIGITS)
+            outcome = await isolation.run(
+                f"{CONVERTERS[Stage.ONNX]}:convert",
+                task(Stage.ONNX, model, root / name),
+                limits,
+                on_progress=lambda _fraction, _activity: None,
+                cancel=asyncio.Event(),
+            )
+            confined = outcome.run.isolation
+            told[name] = [type(outcome).__name__, confined.uid if confined else None]
+    sys.stdout.write(json.dumps(told))
+
+
+asyncio.run(main(Path(sys.argv[1])))

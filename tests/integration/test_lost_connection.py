@@ -1,0 +1,86 @@
+"""However a connection goes, callers are told in the one word that they know, on the services' own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+import pytest
+import uvloop
+from waiting import eventually
+
+from converter.common.bus import Bus, EventBusUnavailable, healing
+from converter.common.settings import NatsSettings
+from converter.common.topology import EVENTS, HEALTH, bucket_key, stage_durable
+from converter.contracts.job import Stage
+from converter.devstack.nats_server import NatsServer
+
+KEY = bucket_key(HEALTH, "test")
+
+
+async def asked_of_a_feed(bus: Bus) -> None:
+    async with bus.feed(EVENTS, stage_durable(Stage.ONNX)) as feed:
+        await lose(bus)
+        await feed.next(wait_s=0.2)
+
+
+async def asked(bus: Bus, ask: Callable[[Bus], Awaitable[object]]) -> None:
+    await lose(bus)
+    await ask(bus)
+
+
+WAYS: dict[str, Callable[[Bus], Awaitable[object]]] = {
+    "store": lambda bus: asked(bus, lambda bus: bus.store(KEY, b"")),
+    "last": lambda bus: asked(bus, lambda bus: bus.last(EVENTS, "converter.v1.j.>")),
+    "batch_after": lambda bus: asked(bus, lambda bus: bus.batch_after(EVENTS, "converter.v1.>", 0, count=1)),
+    "round_trip": lambda bus: asked(bus, lambda bus: bus.round_trip()),
+    "feed": asked_of_a_feed,
+}
+
+
+async def lose(bus: Bus) -> None:
+    """Close the connection at a moment when the library does not notice it, nor ever will."""
+    client = bus._client  # noqa: SLF001 - no fault from outside meets that moment each time
+    for task in (client._reading_task, client._ping_interval_task, client._flusher_task):  # noqa: SLF001
+        task.cancel()
+    client._transport._io_writer.transport.abort()  # noqa: SLF001
+    await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_is_asked_on_a_connection_that_goes_at_that_moment_is_unavailable(nats_url: str, way: str):
+    async def ask() -> None:
+        async with await Bus.connect(NatsSettings(nats_url=nats_url), name="test") as bus:
+            with pytest.raises(EventBusUnavailable):
+                await WAYS[way](bus)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(ask())
+
+
+def test_a_connection_that_the_library_has_given_up_without_a_word_is_begun_anew(
+    nats_url: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(healing, "LOOK_S", 0.1)
+
+    async def heal() -> None:
+        async with await Bus.connect(NatsSettings(nats_url=nats_url), name="test") as bus:
+            await lose(bus)
+            assert bus.connection == 0, "the library holds it to be well"
+
+            async def stored() -> bool:
+                with suppress(EventBusUnavailable):
+                    return bool(await bus.store(KEY, b""))
+                return False
+
+            assert await eventually(stored, within_s=20)
+            assert bus.connection == 1
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(heal())
+
+
+@pytest.fixture
+async def nats_url(nats_server: NatsServer) -> str:
+    return nats_server.url

@@ -37,14 +37,16 @@ def started(stage: Stage, attempt: int = 1, worker: str = "w") -> StageStarted:
     return StageStarted(at=AT, stage=stage, attempt=attempt, worker=worker)
 
 
-def completed(stage: Stage, attempt: int = 1) -> StageCompleted:
-    key = f"{stage}/{attempt}"
+def completed(stage: Stage, attempt: int = 1, job_id: str = "j") -> StageCompleted:
+    key = f"jobs/{job_id}/{stage}/{attempt}"
     return StageCompleted(
         at=AT,
         stage=stage,
         attempt=attempt,
         worker="w",
-        artifact=Artifact(object_key=key, size_bytes=1, sha256=SHA, filename="f", media_type="m", created_at=AT),
+        artifact=Artifact(
+            object_key=f"{key}/artifact", size_bytes=1, sha256=SHA, filename="f", media_type="m", created_at=AT
+        ),
         report=StoredObject(object_key=f"{key}/report", size_bytes=1, sha256=SHA),
         toolchain=Toolchain(name="t", version="1"),
     )

@@ -210,7 +210,7 @@ async def test_what_is_not_past_its_time_or_has_not_ended_stays(bus: Bus, place:
 
 
 async def test_attempts_that_did_not_count_go_and_the_rest_of_the_job_stays(bus: Bus, place: Place, posted: Posted):
-    again = (jobs.started(Stage.ONNX, 2, "other"), jobs.completed(Stage.ONNX, 2))
+    again = (jobs.started(Stage.ONNX, 2, "other"), jobs.completed(Stage.ONNX, 2, posted.job_id))
     await posted.create(jobs.started(Stage.ONNX), *again)
     counted = {"onnx/2/artifact", "onnx/2/report", "onnx/2/log"}
     await posted.store(*counted, "onnx/1/artifact", "onnx/1/log")
@@ -218,6 +218,16 @@ async def test_attempts_that_did_not_count_go_and_the_rest_of_the_job_stays(bus:
     assert await posted.names() == counted | {"input/model.onnx"}
     await posted.store("onnx/1/report")  # a worker that was asleep
     assert await janitor(bus, place.store).sweep() == Swept(objects_of_lost_attempts=1)
+    await posted.happen(JobDeleted(at=timestamp(), reason="requested"))
+    await janitor(bus, place.store).sweep()
+
+
+async def test_a_copy_that_broke_off_before_the_only_attempt_converted_goes(bus: Bus, place: Place, posted: Posted):
+    await posted.create(jobs.started(Stage.ONNX), jobs.completed(Stage.ONNX, job_id=posted.job_id))
+    counted = {"onnx/1/artifact", "onnx/1/report"}
+    await posted.store(*counted, "onnx/1/reused/artifact")
+    assert await janitor(bus, place.store).sweep() == Swept(objects_of_lost_attempts=1)
+    assert await posted.names() == counted | {"input/model.onnx"}
     await posted.happen(JobDeleted(at=timestamp(), reason="requested"))
     await janitor(bus, place.store).sweep()
 

@@ -174,7 +174,7 @@ async def test_an_attempt_that_died_while_it_copied_is_followed_by_one_that_copi
 ) -> None:
     job_id = await post()
     await job_log.append(job_id, lambda _: StageStarted(at=AT, stage=Stage.ONNX, attempt=1, worker="dead"))
-    await store.put(f"jobs/{job_id}/onnx/1/reused-artifact", b"half")
+    await store.put(f"jobs/{job_id}/onnx/1/reused/artifact", b"half")
     async with worker("refusing", toolchain=TOOLCHAIN):
         state = done(await finished(job_log, job_id))
     assert (state.cached, state.attempt) == (True, 2)

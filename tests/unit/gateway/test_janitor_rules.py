@@ -20,7 +20,7 @@ from converter.contracts.facts import (
 )
 from converter.contracts.failures import job_error
 from converter.contracts.job import JobRecord, Stage, StoredObject, moment, timestamp
-from converter.gateway.janitor.rules import ending, lost, may_have_lost_attempts
+from converter.gateway.janitor.rules import ending, lost
 
 EXPIRY = moment(jobs.AT)
 CREATION = timedelta(hours=1)
@@ -78,19 +78,21 @@ def test_a_deleted_job_needs_no_further_fact() -> None:
     assert ended(Deleted(), datetime.now(UTC)) is None
 
 
-def test_of_a_job_with_one_attempt_nothing_is_looked_for() -> None:
-    assert not may_have_lost_attempts(job(*DONE))
-    assert not may_have_lost_attempts(job(JobCancelled(at=jobs.AT)))
-
-
 def test_what_counted_stays_and_other_attempts_are_lost() -> None:
     over = job(jobs.started(Stage.ONNX), jobs.started(Stage.ONNX, 2, "other"), jobs.completed(Stage.ONNX, 2))
-    assert may_have_lost_attempts(over)
     keys = ["input/model.onnx", "input/reference.zip", "onnx/1/artifact", "onnx/1/log", "onnx/2/artifact", "bie/1/log"]
-    keys += ["onnx/2/something-newer", "provenance", "later/1/made", "onnx/12/artifact"]
+    keys += ["onnx/2/something-newer", "provenance", "later/1/made", "onnx/12/artifact", "onnx/2/reused/artifact"]
     lost_ones = {key for key in keys if lost(over, f"jobs/{over.job_id}/{key}")}
-    assert lost_ones == {"onnx/1/artifact", "onnx/1/log", "bie/1/log", "onnx/12/artifact"}
+    assert lost_ones == {"onnx/1/artifact", "onnx/1/log", "bie/1/log", "onnx/12/artifact", "onnx/2/reused/artifact"}
     assert not lost(over, "jobs/another/onnx/1/artifact")
+
+
+def test_of_a_reused_artifact_what_lies_beside_it_stays() -> None:
+    made = jobs.completed(Stage.ONNX)
+    reused = replace(made, artifact=replace(made.artifact, object_key="jobs/j/onnx/1/reused/artifact"), cached=True)
+    over = job(jobs.started(Stage.ONNX), reused)
+    assert not lost(over, "jobs/j/onnx/1/reused/provenance")
+    assert lost(over, "jobs/j/onnx/2/reused/artifact")
 
 
 def test_of_the_attempt_that_failed_its_log_stays() -> None:
@@ -102,6 +104,5 @@ def test_of_the_attempt_that_failed_its_log_stays() -> None:
 
 def test_what_a_cancelled_attempt_has_stored_is_lost() -> None:
     cancelled = job(jobs.started(Stage.ONNX), JobCancelled(at=jobs.AT))
-    assert may_have_lost_attempts(cancelled)
     assert lost(cancelled, "jobs/j/onnx/1/artifact")
     assert not lost(replace(cancelled, job_id="other"), "jobs/j/onnx/1/artifact")

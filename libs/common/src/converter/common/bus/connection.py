@@ -55,11 +55,13 @@ class _Watch:
         self.open = False
         """Whether the connection is meant to be there."""
         self.problem: str | None = None
-        """The last one."""
+        """The last one that a server told, or else the last way in which a connection ended."""
 
     async def on_error(self, error: Exception) -> None:
-        self.problem = str(error) or type(error).__name__
-        log.warning("bus.error", error=self.problem)
+        said = str(error) or type(error).__name__
+        if self.problem is None or not isinstance(error, OSError):  # one that refuses says why, and then hangs up
+            self.problem = said
+        log.warning("bus.error", error=said)
 
     async def on_disconnect(self) -> None:
         BUS_INTERRUPTIONS.inc()

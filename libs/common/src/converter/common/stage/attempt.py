@@ -106,7 +106,8 @@ class Bench:
     ) -> StageCompleted | None:
         """What an equal job has made, as this attempt's own."""
         failpoint("before", "reuse")
-        hit = await self.cache.reuse(job, attempt, worker, f"{prefix}/reused-")
+        prefix += "/reused"  # apart: a copy that breaks off is no part of what the attempt then makes by itself
+        hit = await self.cache.reuse(job, attempt, worker, prefix)
         if hit is None:
             return None
         completed, reused = hit

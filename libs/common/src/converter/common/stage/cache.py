@@ -76,7 +76,7 @@ class StageCache:
     async def reuse(
         self, job: JobRecord, attempt: int, worker: str, prefix: str
     ) -> tuple[StageCompleted, Reused] | None:
-        """What the attempt comes to without a converter, and where it is from; copied to keys that begin with `prefix`.
+        """What the attempt comes to without a converter, and where it is from; copied to keys below `prefix`.
 
         Whatever goes wrong is a miss: the work can always be done.
         """
@@ -111,10 +111,10 @@ class StageCache:
 
     async def _copied(self, found: Reused, attempt: int, worker: str, prefix: str) -> StageCompleted:
         made = found.fact
-        artifact = await self._store.copy(made.artifact, f"{prefix}artifact", media_type=made.artifact.media_type)
+        artifact = await self._store.copy(made.artifact, f"{prefix}/artifact", media_type=made.artifact.media_type)
         await self._store.verify(artifact)
-        report = await self._store.copy(made.report, f"{prefix}report", media_type="application/json")
-        noted = await self._noted_log(found, f"{prefix}log")
+        report = await self._store.copy(made.report, f"{prefix}/report", media_type="application/json")
+        noted = await self._noted_log(found, f"{prefix}/log")
         return replace(
             made,
             at=timestamp(),

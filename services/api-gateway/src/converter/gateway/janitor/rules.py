@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import PurePosixPath
 
 from converter.common.identifiers import made_at
 from converter.common.lifecycle import State, pending
@@ -31,26 +32,18 @@ def ending(job_id: str, state: State, *, now: datetime, creation: timedelta) -> 
     return JobDeleted(at=timestamp(now), reason="expired")
 
 
-def may_have_lost_attempts(job: JobRecord) -> bool:
-    """Whether there can be an attempt that did not count, of a job that has ended; of most there was only one."""
-    return any(
-        stage.attempt > 1 or (stage.attempt == 1 and stage.artifact is None and stage.log is None)
-        for stage in job.stages.values()
-    )
-
-
 def lost(job: JobRecord, object_key: str) -> bool:
     """Whether `object_key`, below the prefix of a job that has ended, is of an attempt that did not count.
 
-    What counted is the whole of the attempt that completed a stage, and the log of the one that failed it. Whatever
-    else lies there belongs to the inputs, or to a release that knows more.
+    What counted is all that lies beside the artifact of a stage, or the log of the attempt that failed it. Whatever
+    lies outside of the attempts belongs to the inputs, or to a release that knows more.
     """
     match object_key.split("/"):
-        case ["jobs", job_id, name, attempt, _] if job_id == job.job_id and name in STAGES:
+        case ["jobs", job_id, name, _, *_, _] if job_id == job.job_id and name in STAGES:
             stage = next((state for stage, state in job.stages.items() if stage == name), None)
             if stage is None:
                 return True
             if stage.artifact is not None:
-                return attempt != str(stage.attempt)
+                return PurePosixPath(object_key).parent != PurePosixPath(stage.artifact.object_key).parent
             return stage.log is None or object_key != stage.log.object_key
     return False

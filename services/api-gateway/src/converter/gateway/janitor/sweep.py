@@ -143,36 +143,35 @@ class Janitor:
         """Every job that its user is shown: those past their time end here, and leave index and lock last."""
         async for entry in self._user_jobs.every():
             async with self._apart(entry.job_id, swept):
-                if await self._attended(entry.job_id, swept):
+                if isinstance(await self._attended(entry.job_id, swept), Deleted):
                     await self._active_jobs.forget(entry.user, entry.job_id)
                     await self._user_jobs.forget(entry)
                     swept.index_entries += 1
 
     async def _stored_jobs(self, swept: Swept) -> None:
-        """Every job that has objects: also those that were never listed, and what came after the listing had gone."""
-        seen = ""
+        """Every job that has objects, also one that was never listed, and of those that stay what does not count."""
+        seen, state = "", None
         async for info in self._store.list(JOBS):
             job_id = info.object_key.split("/")[1]
             if job_id != seen:  # keys of one job mostly come together; to look twice does no harm
-                seen = job_id
+                seen, state = job_id, None
                 async with self._apart(job_id, swept):
-                    await self._attended(job_id, swept)
+                    state = await self._attended(job_id, swept)
+            if isinstance(state, JobRecord) and not state.active and rules.lost(state, info.object_key):
+                async with self._apart(info.object_key, swept):
+                    await self._store.delete(info.object_key)
+                    swept.objects_of_lost_attempts += 1
 
-    async def _attended(self, job_id: str, swept: Swept) -> bool:
-        """Do what the rules say of one job; whether it is deleted and has no objects any more."""
+    async def _attended(self, job_id: str, swept: Swept) -> State:
+        """End one job if that is due; its state. One that is deleted has no objects any more."""
         try:
             made_at(job_id)
         except ValueError:  # put there by somebody else
-            return False
+            return None
         state = await self._ended(job_id, swept)
         if isinstance(state, Deleted):
             swept.objects_of_deleted_jobs += await self._store.delete_prefix(f"{JOBS}{job_id}/")
-            return True
-        if isinstance(state, JobRecord) and not state.active and rules.may_have_lost_attempts(state):
-            swept.objects_of_lost_attempts += await self._store.delete_prefix(
-                f"{JOBS}{job_id}/", lambda info: rules.lost(state, info.object_key)
-            )
-        return False
+        return state
 
     async def _ended(self, job_id: str, swept: Swept) -> State:
         """The job's state, after what has to be published before anything of it may go."""

@@ -70,7 +70,9 @@ async def collector() -> AsyncIterator[Collector]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stack(tmp_path_factory: pytest.TempPathFactory, collector: Collector) -> AsyncIterator[Stack]:
+async def stack(
+    tmp_path_factory: pytest.TempPathFactory, collector: Collector, cold_starts: None
+) -> AsyncIterator[Stack]:
     traced = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": "200"}
     async with Stack(tmp_path_factory.mktemp("stack"), settings=SETTINGS | traced) as running:
         yield running

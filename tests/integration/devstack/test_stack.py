@@ -19,7 +19,7 @@ from converter.devstack.stack import AlreadyRunning, Stack
 
 from .leftovers import family, left_of, listening_addresses, served, still_running
 
-pytestmark = pytest.mark.asyncio(loop_scope="module")
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("cold_starts")]
 
 START_S = 60
 NAMES = {

@@ -6,11 +6,11 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ from converter.common.identifiers import uuid7
 from converter.common.provision import provision
 from converter.common.settings import NatsSettings
 from converter.common.topology import Tuning
+from converter.devstack import process as programs
 from converter.devstack.nats_server import NatsServer
-from converter.devstack.process import die_with
+from converter.devstack.process import Process
 from converter.devstack.seaweedfs import SeaweedFs
 
 from .documented import documented
@@ -108,7 +109,7 @@ class Issuer:
 class GatewayProcess:
     """`python -m converter.gateway`, and clients of it."""
 
-    def __init__(self, process: asyncio.subprocess.Process, url: str, internal_url: str, issuer: Issuer) -> None:
+    def __init__(self, process: Process, url: str, internal_url: str, issuer: Issuer) -> None:
         self.process, self.url, self.internal_url, self.issuer = process, url, internal_url, issuer
         self.port = int(url.rpartition(":")[2])
 
@@ -237,40 +238,27 @@ async def running(
     log = directory / "gateway.log"
     if log.exists():
         log = directory / f"gateway-{uuid7()}.log"
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "converter.gateway"),
-        env=os.environ | environ | variables,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        preexec_fn=partial(die_with, os.getpid()),
-    )
-    reading = asyncio.create_task(_kept(process.stdout, log))
+    with log.open("wb") as output:
+        process = await programs.launch(
+            [sys.executable, "-m", "converter.gateway"], environ=os.environ | environ | variables, output=output
+        )
     try:
-        ports = await _ports(log, reading)
+        ports = await _ports(log, process)
         urls = (f"http://127.0.0.1:{ports[face]}" for face in ("public", "internal"))
         yield GatewayProcess(process, *urls, issuer)
     finally:
-        if process.returncode is None:
-            process.kill()
+        process.send_signal(signal.SIGKILL)
         await process.wait()
-        await reading
 
 
-async def _kept(stream: asyncio.StreamReader | None, path: Path) -> None:
-    assert stream is not None
-    with path.open("wb", buffering=0) as log:
-        while line := await stream.readline():
-            log.write(line)
-
-
-async def _ports(log: Path, reading: asyncio.Task[None]) -> dict[str, int]:
+async def _ports(log: Path, process: Process) -> dict[str, int]:
     async with asyncio.timeout(START_TIMEOUT_S):
         while True:
-            lines = log.read_text().splitlines() if log.exists() else []
+            ended, lines = process.returncode is not None, log.read_text().splitlines()
             entries = [json.loads(line) for line in lines if '"http.listening"' in line]
             if len(entries) == 2:
                 return {entry["face"]: entry["port"] for entry in entries}
-            assert not reading.done(), "\n".join(lines)
+            assert not ended, "\n".join(lines)
             await asyncio.sleep(0.02)
 
 

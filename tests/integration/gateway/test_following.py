@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -284,7 +285,7 @@ async def test_a_gateway_that_stops_ends_its_streams_at_once(start_gateway: Star
             following(client, f"{path}/logs?follow=true") as lines,
         ):
             assert (await anext(events)).kind == "job.created"
-            gateway.process.terminate()
+            gateway.process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(10):
                 assert [event async for event in events] == []
                 assert [line async for line in lines] == [], "no end: the job goes on"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 
 import httpx
 import pytest
@@ -306,6 +307,6 @@ async def test_a_gateway_that_is_told_to_stop_ends_well(start_gateway: StartGate
     gateway = await start_gateway()
     async with gateway.client() as client:
         await client.get("/health")
-        gateway.process.terminate()
+        gateway.process.send_signal(signal.SIGTERM)
         async with asyncio.timeout(10):
             assert await gateway.process.wait() == 0

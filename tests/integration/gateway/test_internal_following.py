@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -111,7 +112,7 @@ async def test_a_gateway_that_stops_ends_the_stream_at_once(start_gateway: Start
         job_id = (await Form().post(client, model)).json()["job_id"]
         async with following(operators, f"/jobs/{job_id}/events") as events:
             assert (await anext(events)).kind == "status"
-            gateway.process.terminate()
+            gateway.process.send_signal(signal.SIGTERM)
             async with asyncio.timeout(10):
                 assert [event async for event in events] == []
                 assert await gateway.process.wait() == 0

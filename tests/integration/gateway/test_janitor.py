@@ -426,7 +426,7 @@ async def test_a_gateway_that_is_killed_in_mid_upload_leaves_nothing_for_long(
         # A documentation string of 64 MB, which is a field that a model may have.
         writer.write(head.encode() + b"\x32\x80\x80\x80\x20" + bytes(24 << 20))
         await eventually(lambda: open_uploads(place.store), within_s=60)
-        doomed.process.kill()
+        doomed.process.send_signal(signal.SIGKILL)
         await doomed.process.wait()
         writer.transport.abort()
     assert await open_uploads(place.store)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import ssl
 import subprocess
 from collections.abc import AsyncIterator
@@ -183,7 +184,7 @@ async def test_without_a_gateway_clients_are_told_to_come_back(start_gateway: St
     server = Nginx(tmp_path, gateway)
     await server.start()
     try:
-        gateway.process.kill()
+        gateway.process.send_signal(signal.SIGKILL)
         await gateway.process.wait()
         async with server.client() as client:
             answer = await client.get("/api/v1/jobs/x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -128,7 +129,7 @@ async def test_over_s3_a_client_that_vanishes_leaves_nothing(over_s3: GatewayPro
 
 async def test_over_s3_a_gateway_that_stops_leaves_nothing(over_s3: GatewayProcess, store: ArtifactStore):
     writer = await unfinished_upload(over_s3, store)
-    over_s3.process.terminate()
+    over_s3.process.send_signal(signal.SIGTERM)
     async with asyncio.timeout(20):
         assert await over_s3.process.wait() == 0
     assert await clean(store)

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import re
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -109,7 +110,7 @@ async def test_no_text_of_a_client_makes_a_header_or_a_line_of_the_log(
         assert answer.status_code < 500, answer.text
     async with gateway.client() as client:
         await client.get("/health", headers={"X-Request-Id": "the-last"})
-    gateway.process.terminate()
+    gateway.process.send_signal(signal.SIGTERM)
     await gateway.process.wait()
     text = (tmp_path / "gateway.log").read_bytes()
     assert not set(text) - {*range(0x20, 0x7F), 0x0A}, "what is no plain character is escaped"

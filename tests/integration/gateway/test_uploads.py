@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hashlib
 import io
+import signal
 from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from pathlib import Path
@@ -107,7 +108,7 @@ async def test_an_independent_client_resumes_at_another_gateway_and_the_job_has_
         return int(began_at)
 
     url = await asyncio.to_thread(start)
-    first.process.kill()
+    first.process.send_signal(signal.SIGKILL)
     assert await asyncio.to_thread(go_on, url) >= nine_tenths
     upload_id = url.rpartition("/")[2]
     async with second.client() as client:

@@ -43,6 +43,7 @@ from converter.contracts.job import (
     Toolchain,
     timestamp,
 )
+from converter.devstack import process
 from converter.devstack.loopback import free_ports
 from converter.devstack.nats_server import NatsServer
 from converter.promoter.file_store import FileStore
@@ -313,6 +314,7 @@ class Service:
     """`python -m converter.promoter`."""
 
     def __init__(self, nats: NatsServer, company: Company, objects: Path) -> None:
+        self.log = objects.with_name("promoter.log")
         self._environ = {
             "PATH": os.environ["PATH"],
             "NATS_URL": nats.url,
@@ -326,16 +328,15 @@ class Service:
         }
 
     @contextlib.asynccontextmanager
-    async def running(self, **environ: str) -> AsyncIterator[asyncio.subprocess.Process]:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "converter.promoter", env=self._environ | environ, stdout=asyncio.subprocess.PIPE
-        )
+    async def running(self, **environ: str) -> AsyncIterator[process.Process]:
+        with self.log.open("ab") as output:
+            command = [sys.executable, "-m", "converter.promoter"]
+            started = await process.launch(command, environ=self._environ | environ, output=output)
         try:
-            yield process
+            yield started
         finally:
-            if process.returncode is None:
-                process.kill()
-            await process.communicate()
+            started.send_signal(signal.SIGKILL)
+            await started.wait()
 
 
 @pytest.fixture
@@ -344,10 +345,10 @@ def service(nats_server: NatsServer, company: Company, tmp_path: Path) -> Servic
 
 
 async def test_the_service_promotes_and_stops_when_told(service: Service, company: Company, job: Job, made: Made):
-    async with service.running() as process:
+    async with service.running() as promoter:
         assert (await job.ended(await job.request())).status == "completed"
-        process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        promoter.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(promoter.wait(), 10) == 0
     assert company.files == {PATH: made.content}
 
 
@@ -358,8 +359,8 @@ async def test_a_service_killed_at_any_step_leaves_a_promotion_that_completes(
     service: Service, company: Company, job: Job, made: Made, failpoint: str
 ):
     promotion_id = await job.request()
-    async with service.running(FAILPOINT=failpoint) as process:
-        assert await asyncio.wait_for(process.wait(), 20) == -signal.SIGKILL
+    async with service.running(FAILPOINT=failpoint) as promoter:
+        assert await asyncio.wait_for(promoter.wait(), 20) == -signal.SIGKILL
     async with service.running():
         assert (await job.ended(promotion_id)).status == "completed"
     assert company.files == {PATH: made.content}
@@ -371,9 +372,7 @@ async def test_a_service_killed_at_any_step_leaves_a_promotion_that_completes(
 )
 async def test_a_server_that_is_missing_at_the_start_is_named_and_ends_it(service: Service, variable: str, what: str):
     (nowhere,) = free_ports(1)
-    async with service.running(**{variable: f"http://127.0.0.1:{nowhere}"}) as process:
-        async with asyncio.timeout(30):
-            output, _ = await process.communicate()
-    assert process.returncode == 1
-    lines = [json.loads(line) for line in output.splitlines() if b"service.unreachable" in line]
+    async with service.running(**{variable: f"http://127.0.0.1:{nowhere}"}) as promoter:
+        assert await asyncio.wait_for(promoter.wait(), 30) == 1
+    lines = [json.loads(line) for line in service.log.read_text().splitlines() if "service.unreachable" in line]
     assert [(line["what"], line["address"]) for line in lines] == [(what, f"http://127.0.0.1:{nowhere}")]

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import IO, Protocol
 
 TAIL_LINES, TAIL_BYTES = 25, 16_000
 _PROBE_EVERY_S = 0.05
@@ -45,6 +45,22 @@ class Part(Protocol):
 
     def send_signal(self, number: signal.Signals) -> None:
         """SIGSTOP and SIGCONT freeze and thaw it."""
+
+
+class Process(Protocol):
+    """One that runs, or has run: asyncio's."""
+
+    pid: int
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, or the signal that ended it as a negative number; none while it runs."""
+
+    async def wait(self) -> int:
+        """The same, once it has ended."""
+
+    def send_signal(self, number: int, /) -> None:
+        """Send `number`, if it runs."""
 
 
 class PartFailed(RuntimeError):
@@ -86,7 +102,7 @@ class Program:
         """For the next start alone."""
         self._command, self._environ, self._ready, self._directory = command, dict(environ), ready, directory
         self._start_timeout_s, self._stop_timeout_s = start_timeout_s, stop_timeout_s
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
         self._log_start = 0
 
     @property
@@ -161,24 +177,31 @@ class Program:
         if self._process is not None and self._process.returncode is None:
             self._process.send_signal(number)
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
+    async def _spawn(self) -> Process:
         environ, self.extra_environ = self._environ | self.extra_environ, {}
         with self.log.open("ab") as log:
             self._log_start = log.tell()
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command,
-                env=environ,
-                cwd=self._directory,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=log,
-                stderr=asyncio.subprocess.STDOUT,
-                start_new_session=True,
-                preexec_fn=partial(die_with, os.getpid()),
-            )
+            self._process = await launch(self._command, environ=environ, output=log, directory=self._directory)
         return self._process
 
     def _tail(self) -> str:
         return tail_of(self.log, self._log_start)
+
+
+async def launch(
+    command: Sequence[str], *, environ: Mapping[str, str], output: IO[bytes], directory: Path | None = None
+) -> Process:
+    """Start `command` in a session of its own, to die with this process; what it prints goes to `output`."""
+    return await asyncio.create_subprocess_exec(
+        *command,
+        env=environ,
+        cwd=directory,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=output,
+        stderr=asyncio.subprocess.STDOUT,
+        start_new_session=True,
+        preexec_fn=partial(die_with, os.getpid()),
+    )
 
 
 def wheel_program(name: str) -> str:

@@ -34,17 +34,6 @@ SETTINGS = {"API_V1_RATE_LIMIT_MAX": "1000000", "NATS_REPLICAS": "3", "STAGE_ACK
 """A worker may lose its message while there is no leader; then it is fenced, and another attempt is made."""
 
 
-@pytest.fixture(scope="module")
-def users(tmp_path_factory: pytest.TempPathFactory) -> NatsUsers:
-    return NatsUsers(tmp_path_factory.mktemp("users"))
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(tmp_path_factory: pytest.TempPathFactory, users: NatsUsers) -> AsyncIterator[NatsCluster]:
-    async with NatsCluster(tmp_path_factory.mktemp("cluster"), users) as running:
-        yield running
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(
     tmp_path_factory: pytest.TempPathFactory, cluster: NatsCluster, users: NatsUsers

@@ -55,17 +55,6 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def users(tmp_path_factory: pytest.TempPathFactory) -> NatsUsers:
-    return NatsUsers(tmp_path_factory.mktemp("users"))
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(tmp_path_factory: pytest.TempPathFactory, users: NatsUsers) -> AsyncIterator[NatsCluster]:
-    async with NatsCluster(tmp_path_factory.mktemp("cluster"), users) as running:
-        yield running
-
-
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stack(
     tmp_path_factory: pytest.TempPathFactory, cluster: NatsCluster, users: NatsUsers

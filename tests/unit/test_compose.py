@@ -10,6 +10,7 @@ import pytest
 import yaml
 from compose_spec import PyCompose
 from env_example import SETTINGS
+from outside import OUTSIDE
 
 from converter.common.access import PROVISIONER
 from converter.common.isolation.warden_process import OBEY_S
@@ -29,13 +30,7 @@ FILLED_IN = {
     "STORAGE_BACKEND": "minio",
     "MINIO_ENDPOINT_URL": "http://storage:9000",
     "MINIO_BUCKET": "converter",
-    "MEMBER_CENTER_ISSUER": "https://issuer",
-    "MEMBER_CENTER_JWKS_URL": "https://issuer/jwks",
-    "MEMBER_CENTER_TOKEN_URL": "https://issuer/token",
-    "KNERON_CONVERTER_AUDIENCE": "converter",
-    "KNERON_CONVERTER_CLIENT_ID": "converter",
-    "FILE_ACCESS_AGENT_BASE_URL": "https://files",
-    "FILE_ACCESS_AGENT_AUDIENCE": "files",
+    **OUTSIDE,
 }
 """What `.env` says: no secret."""
 

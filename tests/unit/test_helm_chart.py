@@ -12,6 +12,7 @@ import pytest
 import yaml
 from env_example import SETTINGS
 from gotpl.exts.helm import HelmTemplateEngine
+from outside import OUTSIDE
 
 from converter.common.access import ACCOUNT, PROVISIONER, SERVICES
 from converter.common.settings import ServiceSettings, describe, load
@@ -21,22 +22,13 @@ from converter.gateway.settings import GatewaySettings
 
 CHART = Path(__file__).parents[2] / "deploy" / "helm"
 KUBERNETES = "1.31"
-GIVEN = {
-    "MEMBER_CENTER_ISSUER": "https://issuer",
-    "MEMBER_CENTER_JWKS_URL": "https://issuer/jwks",
-    "MEMBER_CENTER_TOKEN_URL": "https://issuer/token",
-    "KNERON_CONVERTER_AUDIENCE": "converter",
-    "KNERON_CONVERTER_CLIENT_ID": "converter",
-    "FILE_ACCESS_AGENT_BASE_URL": "https://files",
-    "FILE_ACCESS_AGENT_AUDIENCE": "files",
-}
 
 Object = dict[str, Any]
 
 
 def values(**changed: object) -> Object:
     defaults = yaml.safe_load((CHART / "values.yaml").read_text())
-    return defaults | {"config": defaults["config"] | GIVEN} | changed
+    return defaults | {"config": defaults["config"] | OUTSIDE} | changed
 
 
 def rendered(given: Object) -> list[Object]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -77,8 +78,11 @@ class Store:
 
     def kept(self) -> dict[str, bytes]:
         """What lies on its disk, drafts included."""
-        files = (file for file in self.directory.rglob("*") if file.is_file())
-        return {str(file.relative_to(self.directory)): file.read_bytes() for file in files}
+        kept = {}
+        for file in self.directory.rglob("*"):
+            with suppress(IsADirectoryError, FileNotFoundError):  # gone while we looked
+                kept[str(file.relative_to(self.directory))] = file.read_bytes()
+        return kept
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")

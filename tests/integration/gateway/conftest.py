@@ -247,7 +247,8 @@ async def running(
         urls = (f"http://127.0.0.1:{ports[face]}" for face in ("public", "internal"))
         yield GatewayProcess(process, *urls, issuer)
     finally:
-        process.send_signal(signal.SIGKILL)
+        if process.returncode is None:
+            process.send_signal(signal.SIGKILL)
         await process.wait()
 
 

@@ -335,7 +335,8 @@ class Service:
         try:
             yield started
         finally:
-            started.send_signal(signal.SIGKILL)
+            if started.returncode is None:
+                started.send_signal(signal.SIGKILL)
             await started.wait()
 
 

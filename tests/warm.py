@@ -49,7 +49,9 @@ class Interpreter:
         """As `converter.devstack.process.launch`."""
         match command:
             # Other paths than its own would come too late.
-            case [sys.executable, "-m", module, *arguments] if "PYTHONPATH" not in environ:
+            case [sys.executable, "-m", module, *arguments] if environ.get("PYTHONPATH") == os.environ.get(
+                "PYTHONPATH"
+            ):
                 self._begin()
                 order = {"module": module, "arguments": arguments, "environ": dict(environ)}
                 order["directory"] = str(directory or Path.cwd())

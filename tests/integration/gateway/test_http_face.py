@@ -238,7 +238,7 @@ async def test_pipelined_requests_are_answered_in_order(gateway: GatewayProcess)
     "bad", [b"\xff\xff", b"GET / HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 33_000 + b"\r\n\r\n"]
 )
 async def test_a_bad_request_behind_a_good_one_takes_nothing_from_its_answer(gateway: GatewayProcess, bad: bytes):
-    """Its own refusal would be read as the answer to the first one; it may follow that, where it came in a later piece."""
+    """Its own refusal would be read as the answer to the first one. It may follow that, where it came later."""
     answer = await raw(gateway, b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n" + bad)
     head, _, rest = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 ")

@@ -8,8 +8,8 @@ are open before.
 Most of what the service takes on top is the gateway's own time, spread over many steps. By py-spy, of what it does for
 a post: the form 13%, the walk through the model 11%, the signed PUT 18%, the writes to the event bus 20%, the answer
 10%, the look at the lock 7%, the token 7%, and the framework around them. Then what the raw parts do without: a look at
-the user's lock before the model is read, its claim, the entry in the index of the user's jobs and the timer of the
-job's deadline. These three are written at once, each synced.
+the user's lock while what has come of the form is read, its claim, the entry in the index of the user's jobs and the
+timer of the job's deadline. These three are written at once, each synced.
 """
 
 from __future__ import annotations

@@ -69,6 +69,22 @@ async def test_all_bad_fields_are_named_at_once_before_the_model_is_read(
     assert answer.headers["connection"] == "close"
 
 
+async def test_a_held_lock_is_told_to_a_client_that_holds_back_the_rest_of_its_model(
+    gateway: GatewayProcess, form: Form, model: bytes
+):
+    async with gateway.client() as client:
+        assert (await form.post(client, model)).status_code == 201
+        token = client.headers["authorization"].encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
+    head = b"POST /api/v1/jobs HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    writer.write(head + b"Authorization: " + token + b"\r\nContent-Length: 50000000\r\n\r\n")
+    writer.write(fields(form) + part("model", model, "m.onnx").removesuffix(b"\r\n"))
+    async with asyncio.timeout(10):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 409 ")
+    writer.close()
+    await writer.wait_closed()
+
+
 async def test_fields_after_the_model_are_checked_too(gateway: GatewayProcess, form: Form, model: bytes):
     body = part("model", model, "m.onnx") + part("platform", b"1") + part("odd", b"1") + END
     details = error(await send(gateway, body), 400, "validation_error")

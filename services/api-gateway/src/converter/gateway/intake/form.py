@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Protocol
 
@@ -25,7 +26,7 @@ FIELDS_MAX = 64
 FILENAME_MAX_CHARS = 200
 IMAGE_FIELDS = ("ref_images", "ref_images[]")
 
-LookAtLock = Callable[[str], Awaitable[None]]
+LookAtLock = Callable[[str], Coroutine[None, None, None]]
 """Raises when the user whose id it is given may not have another job now."""
 
 
@@ -75,7 +76,7 @@ class Form:
         shelf: where files go.
         prefix: of their keys.
         limits: what there may be.
-        look_at_lock: asked once a user is known and before a file is read.
+        look_at_lock: asked once, when a user is known and a file begins.
         open_writers: ends what is not completed.
         fields: takes the fields.
     """
@@ -93,6 +94,7 @@ class Form:
         self._look_at_lock, self._open_writers = look_at_lock, open_writers
         self._fields = fields
         self._model: ModelPart | None = None
+        self._looking: asyncio.Task[None] | None = None
         self._references = References(shelf, prefix, limits.references, open_writers)
 
     async def part(self, segment: MultipartSegment) -> Part:
@@ -105,9 +107,14 @@ class Form:
             return await self._begin_model(base_name(segment.filename))
         if segment.name in IMAGE_FIELDS:
             if not self._references.count:
-                await self._before_file()
+                self._before_file()
             return self._references.part(base_name(segment.filename))
         raise bad_part(printable(segment.name), "a file is not taken here; allowed: model, ref_images")
+
+    async def looked(self) -> None:
+        """Let nothing more be read before the user's lock has been looked at. Raises what that raises."""
+        if self._looking is not None:
+            await self._looking
 
     async def complete(self, stored: list[StoredObject]) -> Arrived:
         """Make the files visible; each is added to `stored` as soon as it is.
@@ -153,17 +160,19 @@ class Form:
             raise bad_part("model", "sent twice; allowed: one file")
         if not filename.lower().endswith(".onnx"):
             raise bad_part("model", f"found the file name {shown(filename)}; allowed: names that end with .onnx")
-        await self._before_file()
+        self._before_file()
         writer = await self._open_writers.enter_async_context(self._shelf.writer(model_key(self._prefix)))
         self._model = ModelPart(filename, writer, self._limits.model_max_bytes)
         return self._model
 
-    async def _before_file(self) -> None:
-        """Refuse before a file is read what is known to be wrong already."""
+    def _before_file(self) -> None:
+        """Refuse what is known to be wrong already, and begin to look at the lock while what is here is read."""
         if problems := self._fields.problems():
             raise bad_fields(problems)
-        if user_id := self._fields.user_id():
-            await self._look_at_lock(user_id)
+        user_id = self._fields.user_id()
+        if user_id and self._looking is None:
+            self._looking = asyncio.create_task(self._look_at_lock(user_id))
+            self._open_writers.push_async_callback(_over, self._looking)
 
 
 class _FieldPart:
@@ -183,6 +192,14 @@ class _FieldPart:
 
     def _bad(self, message: str) -> Refusal:
         return bad_fields([*self._fields.problems(), FieldError(self._name, message)])
+
+
+async def _over(looking: asyncio.Task[None]) -> None:
+    """Leave no look behind whose outcome nobody waits for any more."""
+    looking.cancel()
+    await asyncio.wait({looking})
+    if not looking.cancelled():
+        looking.exception()
 
 
 def model_key(prefix: str) -> str:

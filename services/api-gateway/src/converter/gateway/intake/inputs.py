@@ -80,7 +80,7 @@ async def received(
         body: the form.
         shelf: where the files go, under `jobs/<job_id>/input/`.
         job_id: the job to be.
-        look_at_lock: asked once a user is known and before a file is read.
+        look_at_lock: asked once a user is known, when a file begins; what it raises ends the reading.
         find_model: asked for the model that fields name instead of a file.
 
     Raises:
@@ -182,6 +182,7 @@ async def _read(form: Form, body: FormBody) -> None:
                         await part.take(event)
                     elif part is not None:
                         await part.end()
+                await form.looked()
     except MultipartError as error:
         message = (
             f"The multipart body does not parse: {error.args[0]}."  # further arguments are causes within the parser

@@ -8,6 +8,8 @@ from contextlib import suppress
 
 import pytest
 import uvloop
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
 from waiting import eventually
 
 from converter.common.bus import Bus, EventBusUnavailable, healing
@@ -79,6 +81,27 @@ def test_a_connection_that_the_library_has_given_up_without_a_word_is_begun_anew
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(heal())
+
+
+def interruptions() -> float:
+    return REGISTRY.get_sample_value("converter_bus_interruptions_total") or 0
+
+
+async def test_a_connection_that_is_lost_is_an_interruption_and_one_that_is_closed_is_none(nats_server: NatsServer):
+    before = interruptions()
+
+    async def one_more() -> bool:
+        return interruptions() == before + 1
+
+    settings = NatsSettings(nats_url=nats_server.url)
+    with capture_logs() as lines:
+        async with await Bus.connect(settings, name="test"):
+            pass
+        assert (lines, interruptions()) == ([], before)
+        async with await Bus.connect(settings, name="test"):
+            await nats_server.kill()
+            assert await eventually(one_more)
+    assert "bus.disconnected" in [line["event"] for line in lines]
 
 
 @pytest.fixture

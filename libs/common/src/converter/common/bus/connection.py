@@ -64,8 +64,9 @@ class _Watch:
         log.warning("bus.error", error=said)
 
     async def on_disconnect(self) -> None:
-        BUS_INTERRUPTIONS.inc()
-        log.warning("bus.disconnected")
+        if self.open:
+            BUS_INTERRUPTIONS.inc()
+            log.warning("bus.disconnected")
 
     async def on_reconnect(self) -> None:
         log.info("bus.reconnected")

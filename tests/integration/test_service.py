@@ -41,13 +41,14 @@ class Process:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
         self.lines: list[dict[str, Any]] = []
+        self.raw: list[bytes] = []
 
     async def line(self, action: str) -> dict[str, Any]:
         """The next line with `action`."""
         assert self._process.stdout
         async with asyncio.timeout(20):
             while raw := await self._process.stdout.readline():
-                self.lines.append(json.loads(raw))
+                self._read(raw)
                 if self.lines[-1]["action"] == action:
                     return self.lines[-1]
         pytest.fail(f"no line {action}: {self.lines}")
@@ -55,11 +56,16 @@ class Process:
     async def end(self) -> int:
         assert self._process.stdout
         async with asyncio.timeout(20):
-            self.lines += [json.loads(raw) async for raw in self._process.stdout]
+            async for raw in self._process.stdout:
+                self._read(raw)
             return await self._process.wait()
 
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
+
+    def _read(self, raw: bytes) -> None:
+        self.raw.append(raw)
+        self.lines.append(json.loads(raw))
 
     async def kill(self) -> None:
         if self._process.returncode is None:
@@ -98,7 +104,7 @@ async def test_every_bad_setting_is_a_line_and_the_service_does_not_start(start:
     process = await start("raise AssertionError('started')", NATS_URL="nowhere", PORT="0")
     assert await process.end() == 1
     refused = {line["variable"]: line["found"] for line in process.lines if line["action"] == "settings.refused"}
-    assert refused == {"NATS_URL": "found 'nowhere'", "SIGNING_KEY": "missing", "PORT": "found '0'"}
+    assert refused == {"NATS_URL": "'nowhere'", "SIGNING_KEY": "missing", "PORT": "'0'"}
     assert len(process.lines) == len(refused)
 
 
@@ -211,6 +217,13 @@ async def test_text_from_outside_cannot_forge_or_lose_a_line(start: Start):
     assert await process.end() == 0
     (line,) = (line for line in process.lines if line["action"] == "example.name")
     assert line["filename"] == text
+
+
+async def test_a_line_has_the_same_form_whatever_is_in_it(start: Start):
+    process = await start("for name in ('a', 'ä'):\n    log.info('example.name', filename=name)", **GOOD)
+    assert await process.end() == 0
+    ends = [raw.rpartition(b'"level"')[2] for raw in process.raw if b"example.name" in raw]
+    assert ends == [b':"info","action":"example.name","filename":"%s"}\n' % name for name in (b"a", rb"\u00e4")]
 
 
 async def test_lines_below_the_log_level_are_not_written(start: Start):

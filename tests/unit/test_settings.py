@@ -91,11 +91,11 @@ def test_everything_missing_or_bad_is_named_at_once_with_what_was_found_and_what
     )
     assert {variable: (problem.found, problem.allowed) for variable, problem in problems.items()} == {
         "NAME": ("missing", "text that matches ^[a-z]+$"),
-        "PORT": ("found '70000'", "an integer, at least 1, at most 65535"),
-        "MODE": ("found 'quick'", "careful, fast"),
-        "VERBOSE": ("found 'maybe'", "on or off"),
-        "INNER_RATIO": ("found 'nan'", "a number, above 0"),
-        "ENVIRONMENT": ("found 'prod'", "development, production"),
+        "PORT": ("'70000'", "an integer, at least 1, at most 65535"),
+        "MODE": ("'quick'", "careful, fast"),
+        "VERBOSE": ("'maybe'", "on or off"),
+        "INNER_RATIO": ("'nan'", "a number, above 0"),
+        "ENVIRONMENT": ("'prod'", "development, production"),
     }
 
 
@@ -186,7 +186,7 @@ class Range(Struct, frozen=True, kw_only=True):
 
     def conflicts(self) -> Iterator[Problem]:
         if self.low > self.high:
-            yield Problem("LOW", f"found {self.low}", f"at most HIGH ({self.high})")
+            yield Problem("LOW", str(self.low), f"at most HIGH ({self.high})")
 
 
 class Both(Struct, frozen=True, kw_only=True):

@@ -252,7 +252,7 @@ def _text(field: _Field, environ: Mapping[str, str]) -> str | None:
 
 
 def _value(field: _Field, text: str, *, production: bool) -> Any:  # noqa: ANN401 - whatever the field's type is
-    found = "found a value that is not shown" if field.secret else f"found {without_password(text)!r}"
+    found = "a value that is not shown" if field.secret else repr(without_password(text))
     if isinstance(field.kind, inspect.BoolType):
         text = _SWITCH.get(text.lower(), text)
     try:

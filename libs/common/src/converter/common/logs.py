@@ -125,7 +125,7 @@ def _line(level: str, action: str, facts: Mapping[str, object]) -> str:
     try:
         text = _ascii.encode(line).decode("ascii")
     except UnicodeError:
-        text = json.dumps(line, default=_shown)
+        text = json.dumps(line, default=_shown, separators=(",", ":"))
     lowered = text.lower()
     return _CREDENTIAL.sub(r"\1 ***", text) if "bearer " in lowered or "basic " in lowered else text
 

@@ -57,9 +57,9 @@ class ProvisionSettings(ServiceSettings, frozen=True, kw_only=True):
         wanted, unwanted = _names(self.subscribers), _names(self.removed_subscribers)
         for variable, names in (("SUBSCRIBERS", wanted), ("REMOVED_SUBSCRIBERS", unwanted)):
             if taken := SERVICES.intersection(names):
-                yield Problem(variable, f"found {', '.join(sorted(taken))}", "names that no service has")
+                yield Problem(variable, ", ".join(sorted(taken)), "names that no service has")
         if both := set(wanted).intersection(unwanted):
-            yield Problem("REMOVED_SUBSCRIBERS", f"found {', '.join(sorted(both))}", "names that SUBSCRIBERS lacks")
+            yield Problem("REMOVED_SUBSCRIBERS", ", ".join(sorted(both)), "names that SUBSCRIBERS lacks")
 
 
 async def provision(bus: Bus, tuning: Tuning) -> list[str]:

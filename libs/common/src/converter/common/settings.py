@@ -189,4 +189,4 @@ class StageSettings(Struct, frozen=True, kw_only=True):
             )
         elif self.kneron_python and self.stage_concurrency > 1:
             # Its programs write under fixed paths, where two conversions would meet.
-            yield Problem("STAGE_CONCURRENCY", f"found {self.stage_concurrency}", "1 with KNERON_PYTHON")
+            yield Problem("STAGE_CONCURRENCY", str(self.stage_concurrency), "1 with KNERON_PYTHON")

@@ -242,7 +242,7 @@ async def _require_retention(bus: Bus, settings: GatewaySettings) -> None:
     )
     if kept and kept < needed:
         allowed = f"less; or provision with EVENTS_RETENTION_DAYS={math.ceil(needed / timedelta(days=1))}"
-        found = f"found {settings.artifact_ttl_days}, but events are kept for {kept / timedelta(days=1):g} days"
+        found = f"{settings.artifact_ttl_days}, but events are kept for {kept / timedelta(days=1):g} days"
         raise SettingsError([Problem("ARTIFACT_TTL_DAYS", found, allowed)])
 
 

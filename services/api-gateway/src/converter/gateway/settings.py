@@ -163,7 +163,7 @@ class GatewaySettings(ServiceSettings, frozen=True, kw_only=True):
             if secret and len(secret.reveal()) < SECRET_MIN_CHARS:
                 yield Problem(name, "too short", _LONG_SECRET)
         if self.port and self.port == self.internal_port:
-            yield Problem("INTERNAL_PORT", f"found {self.port}, which is PORT", "another port than PORT")
+            yield Problem("INTERNAL_PORT", f"{self.port}, which is PORT", "another port than PORT")
         if self.resumable_uploads_max_bytes < self.multipart_model_max_bytes:
             allowed = f"{self.multipart_model_max_bytes} or more, which is MULTIPART_MODEL_MAX_BYTES"
-            yield Problem("RESUMABLE_UPLOADS_MAX_BYTES", f"found {self.resumable_uploads_max_bytes}", allowed)
+            yield Problem("RESUMABLE_UPLOADS_MAX_BYTES", str(self.resumable_uploads_max_bytes), allowed)

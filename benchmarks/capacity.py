@@ -9,6 +9,7 @@ third has a gateway's index of jobs read many and looks what it keeps of each.
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import sys
@@ -186,4 +187,5 @@ def _at(moment: str | None) -> datetime:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     asyncio.run(main())

@@ -137,4 +137,5 @@ async def serve(stage: Stage, bench: type[Bench], settings: StageServiceSettings
 if __name__ == "__main__":
     stage = Stage(sys.argv[1])
     bench = Bench if "--objects" in sys.argv else NoWork
+    del sys.argv[1:]  # a service takes no arguments
     service.run(stage_durable(stage), StageServiceSettings, partial(serve, stage, bench))

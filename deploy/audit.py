@@ -7,6 +7,7 @@ offline; with AUDIT=required it ends with 1.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import re
@@ -111,4 +112,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     sys.exit(main())

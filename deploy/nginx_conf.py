@@ -2,13 +2,14 @@
 
 With your own names, addresses and limits:
 
-    PUBLIC_NAME=converter.example.com GATEWAYS=10.0.0.5,10.0.0.6 python deploy/nginx_conf.py > converter.conf
+    PUBLIC_NAME=converter.example.com GATEWAYS=10.0.0.5,10.0.0.6 .venv/bin/python deploy/nginx_conf.py > converter.conf
 
 The limits come from the gateway's own variables, so that the proxy never refuses what the gateway would take.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
 import sys
@@ -165,6 +166,7 @@ def _lines(form: str, values: list[str]) -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     try:
         sys.stdout.write(nginx_conf(load(Proxy, os.environ)))
     except SettingsError as error:

@@ -2,15 +2,17 @@
 
     Unreachable    something that the service cannot start without does not answer
 
-Exit codes: 0 when `main` returned; 1 for bad settings, for something unreachable, for an unhandled exception; 128 and
-the signal's number when a second signal cut the shutdown short.
+Exit codes: 0 when `main` returned; 1 for bad settings, for something unreachable, for an unhandled exception; 2 for an
+argument; 128 and the signal's number when a second signal cut the shutdown short.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Awaitable, Callable
 from typing import NoReturn, TypeVar
 from urllib.parse import urlsplit
@@ -43,7 +45,11 @@ class Unreachable(Exception):
 
 
 def run(name: str, settings_type: type[S], main: Main[S]) -> NoReturn:
-    """Run the service `name` with the settings that the environment makes, until SIGTERM or SIGINT; then exit."""
+    """Run the service `name` with the settings that the environment makes, until SIGTERM or SIGINT; then exit.
+
+    It takes no arguments; `--help` says what the program is, in its module's words.
+    """
+    _take_no_arguments(name)
     try:
         settings = load(settings_type, os.environ)
     except SettingsError as error:
@@ -74,6 +80,15 @@ async def must_listen(what: str, url: str) -> None:
 def die() -> None:
     """End the process at once, for a supervisor to start it anew: something has happened that it cannot heal."""
     os._exit(1)
+
+
+def _take_no_arguments(name: str) -> None:
+    argparse.ArgumentParser(
+        prog=name,
+        description=sys.modules["__main__"].__doc__,
+        epilog="Settings are environment variables; env.example in the repository lists and explains them.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
 
 
 def _serve(settings: S, main: Main[S]) -> int:

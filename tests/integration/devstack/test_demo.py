@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from waiting import eventually
 
+from converter.devstack.demo import FieldWrong, wanted
+
 from .leftovers import family, left_of, still_running
 
 START_S = 60
@@ -51,7 +53,9 @@ async def test_the_demo_converts_promotes_verifies_and_leaves_no_process(tmp_pat
         assert re.search(figure, shown)
     promised = re.search(r"digest, sha256 ([0-9a-f]{64})\n.*they lie in (.+)\n", shown)
     assert promised
-    assert re.search(r"signed by the key [0-9a-f]{16}", shown)
+    signed = re.search(r"signed by the key [0-9a-f]{16}…: (.+)\n", shown)
+    assert signed
+    assert await (await asyncio.create_subprocess_shell(signed[1])).wait() == 0
     digest, file = promised.groups()
     assert hashlib.sha256(Path(file).read_bytes()).hexdigest() == digest
     assert left_of(tmp_path) == []
@@ -81,6 +85,14 @@ async def test_an_interrupted_demo_leaves_no_process(tmp_path: Path, number: sig
         assert await process.wait() == 128 + number
 
     assert left_of(tmp_path) + still_running(relatives) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("model_id", "many"), ("quantization", "{min_snr_db: 90}"), ("input_shape", "wide")]
+)
+def test_a_field_that_is_not_written_as_it_should_be_is_named_with_what_was_given(name: str, text: str):
+    with pytest.raises(FieldWrong, match=re.escape(f"the field {name} is not written so, {text!r}: ")):
+        wanted(None, None, {name: text})
 
 
 async def test_a_model_that_is_not_there_is_said_before_anything_starts(tmp_path: Path):

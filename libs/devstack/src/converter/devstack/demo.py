@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, contextmanager
@@ -86,12 +87,15 @@ def ordered(model: Path, images: Sequence[Path], fields: Mapping[str, str]) -> O
         "input_shape": lambda text: dict([shape(text)]),
         "quantization": json.loads,
     }
-    try:
-        return Order(model=model, images=images, **{name: read[name](text) for name, text in fields.items()})
-    except KeyError as unknown:
-        raise FieldWrong(f"there is no field {unknown}; there are {', '.join(read)}") from None
-    except (ValueError, Problem) as wrong:
-        raise FieldWrong(f"a field is not written so: {wrong}") from wrong
+    values: dict[str, Any] = {}
+    for name, text in fields.items():
+        if name not in read:
+            raise FieldWrong(f"there is no field {name!r}; there are {', '.join(read)}")
+        try:
+            values[name] = read[name](text)
+        except (ValueError, Problem) as wrong:
+            raise FieldWrong(f"the field {name} is not written so, {text!r}: {wrong}") from wrong
+    return Order(model=model, images=images, **values)
 
 
 async def demo(console: Console, directory: Path, what: Wanted) -> None:
@@ -189,7 +193,8 @@ async def _verify(stack: Stack, screen: Screen, job: Job, source: str, key: str)
         verified = await asyncio.to_thread(verify_artifact, file, stack.stored_file(key + SUFFIX), public_key)
     except (OSError, VerificationFailed) as error:
         raise _failed(stack, "promoter", f"left no statement that holds: {error}") from error
-    screen.say(f"the statement beside them is signed by the key {verified.keyid[:16]}…: converter verify {file}")
+    command = f"{Path(sys.executable).with_name('converter')} verify {file} --key {public_key}"
+    screen.say(f"the statement beside them is signed by the key {verified.keyid[:16]}…: {command}")
 
 
 async def _all_gone(pids: Mapping[str, int], env: Mapping[str, str]) -> None:

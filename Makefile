@@ -40,7 +40,7 @@ programs:
 
 lock: COMPILE := $(BIN)/uv pip compile --quiet $(if $(UPGRADE),--upgrade) --python-version 3.11 --generate-hashes --no-header --no-annotate
 lock: OTHERS := $(foreach p,$(PACKAGES),--no-emit-package converter-$(notdir $(p)))
-lock:  ## pin every dependency, with hashes; UPGRADE=1 takes the newest
+lock: | $(INSTALLED)  ## pin every dependency, with hashes; UPGRADE=1 takes the newest
 	$(COMPILE) --universal pyproject.toml --group dev $(OTHERS) -o requirements.lock
 	$(COMPILE) --python-platform linux $(wildcard services/*/pyproject.toml) libs/kneron/pyproject.toml -c requirements.lock $(OTHERS) -o deploy/requirements.lock
 	for each in benchmarks/peers/*/requirements.in; do $(COMPILE) --universal $$each -o $${each%.in}.lock || exit 1; done
@@ -57,7 +57,7 @@ generate: $(INSTALLED)  ## write the files that derive from the code
 	$(BIN)/python deploy/asyncapi.py
 
 demo: $(INSTALLED)  ## convert a real model through the whole stack; MODEL=path.onnx IMAGES=dir FIELDS="name=value …" for your own
-	@$(BIN)/python -m converter.devstack demo $(if $(MODEL),--model "$(MODEL)") $(if $(IMAGES),--images "$(IMAGES)") $(FIELDS:%=--field "%")
+	@$(BIN)/python -m converter.devstack demo $(if $(MODEL),--model "$(MODEL)") $(if $(IMAGES),--images "$(IMAGES)") $(FIELDS:%=--field '%')
 
 up: $(INSTALLED)  ## run the stack on loopback until Ctrl-C; addresses and credentials go to .dev/stack.env
 	@$(BIN)/python -m converter.devstack up
@@ -97,5 +97,8 @@ format: $(INSTALLED) $(NODE_INSTALLED)  ## format and fix what can be fixed
 	$(BIN)/ruff check --fix .
 	PATH="$(CURDIR)/$(BIN):$$PATH" tests/node/node_modules/.bin/prettier --config tests/node/prettier.json --write --log-level warn "services/*/src/**/web/**/*.{js,css}"
 
-clean:  ## remove the stack's data
+# A stack holds its lock for as long as it runs.
+clean:  ## remove the stack's data; not while it runs
+	@for each in $(wildcard .dev/lock .dev/demo/*/lock); do \
+	  flock --nonblock $$each true || { echo "a stack runs in $${each%/lock}: end it first" >&2; exit 1; }; done
 	rm -rf .dev

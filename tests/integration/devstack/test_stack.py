@@ -21,6 +21,7 @@ from .leftovers import family, left_of, listening_addresses, served, still_runni
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.usefixtures("cold_starts")]
 
+MAKEFILE = Path(__file__).parents[3] / "Makefile"
 START_S = 60
 NAMES = {
     "nats-server",
@@ -136,13 +137,25 @@ async def test_a_part_that_does_not_come_up_is_named_with_the_end_of_its_log(tmp
     assert left_of(tmp_path) == []
 
 
-async def test_tests_can_kill_freeze_and_start_parts(tmp_path: Path, http: httpx.AsyncClient):
-    async with Stack(tmp_path, workers={"gateway": 2}) as stack:
+async def clean(checkout: Path) -> tuple[int | None, str]:
+    """`make clean` there: its exit code, and what it complains of."""
+    process = await asyncio.create_subprocess_exec(
+        *("make", "-f", str(MAKEFILE), "clean"), cwd=checkout, stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await process.communicate()
+    return process.returncode, said.decode()
+
+
+async def test_tests_can_kill_freeze_and_start_parts_and_nobody_takes_the_data(tmp_path: Path, http: httpx.AsyncClient):
+    directory = tmp_path / ".dev"
+    async with Stack(directory, workers={"gateway": 2}) as stack:
         before = stack.pids
         assert set(before) == NAMES - {"api-gateway"} | {"api-gateway.1", "api-gateway.2"}
         with pytest.raises(AlreadyRunning):
-            async with Stack(tmp_path):
+            async with Stack(directory):
                 pass
+        code, said = await clean(tmp_path)
+        assert (code, "a stack runs in .dev" in said, (directory / "stack.env").exists()) == (2, True, True), said
 
         assert len(stack.gateway_urls) == 2
         await stack.kill("stage-nef")
@@ -161,5 +174,7 @@ async def test_tests_can_kill_freeze_and_start_parts(tmp_path: Path, http: httpx
 
         await eventually(healthy, within_s=START_S)
         env, relatives = stack.env, [relative for pid in stack.pids.values() for relative in family(pid)]
-    assert left_of(tmp_path) + still_running(relatives) == []
+    assert left_of(directory) + still_running(relatives) == []
     assert await served(env) == []
+    assert await clean(tmp_path) == (0, "")
+    assert not directory.exists()

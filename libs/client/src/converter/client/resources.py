@@ -18,7 +18,7 @@ class Order(Struct, frozen=True, kw_only=True):
 
     Args:
         model: an .onnx file.
-        images: reference images (PNG, JPEG, BMP, WebP), or one .zip of them, or .npy/.npz arrays.
+        images: paths of reference images (PNG, JPEG, BMP, WebP), or of one .zip of them, or of .npy/.npz arrays.
         user_id: whose job it is; a user has one active job at a time.
         platform: the chip, `520`, `530`, `630`, `720` or `730`.
         model_id: names the model on the chip, 1..65535; those up to 32767 are the vendor's.
@@ -27,6 +27,9 @@ class Order(Struct, frozen=True, kw_only=True):
         preprocess: a preset (`kneron`, `tensorflow`, `yolo`, `pytorch`, `caffe`, `none`), or mean and scale.
         quantization: analysis keywords.
         targets: the last stage to run, `onnx`, `bie` or `nef`.
+
+    Raises:
+        TypeError: `images` is something else than paths.
     """
 
     model: Path
@@ -39,6 +42,11 @@ class Order(Struct, frozen=True, kw_only=True):
     preprocess: str | Mapping[str, Any] | None = None
     quantization: Mapping[str, Any] | None = None
     targets: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what a type checker would, since one path alone would only fail where it is read, without a word."""
+        if isinstance(self.images, Path) or not all(isinstance(image, Path) for image in self.images):
+            raise TypeError(f"images is a list of Paths, not {self.images!r}")
 
 
 class Model(Struct, frozen=True, kw_only=True):

@@ -128,6 +128,8 @@ async def test_a_model_goes_from_the_command_line_to_the_file_store(
     again = await converter("download", job_id, "--source", "bie", "-o", tmp_path / "mine.bie", "--json")
     assert again.json()["file"] == str(tmp_path / "mine.bie")
     assert (await converter("verify", tmp_path / "mine.bie", "--key", key)).code == 0
+    new = await converter("download", job_id, "-o", f"{tmp_path / 'not' / 'there'}/", "--json")
+    assert new.json()["file"] == str(tmp_path / "not" / "there" / file.name)
     promoted = await converter("promote", job_id, "models/whole.nef")
     assert promoted.code == 0, promoted.err
     assert stack.stored_file("models/whole.nef").read_bytes() == file.read_bytes()

@@ -39,15 +39,17 @@ _COMMANDS = (
     ("run", "files:run", "Run a .ref.bie or .ref.nef on one image."),
 )
 _EPILOGUE = "Exit codes: " + ", ".join(f"{code.value} {code.meaning}" for code in ExitCode) + "."
-
-
-_EXTRAS = {
-    "doctor": ("converter.common", "doctor"),
-    "verify": ("converter.common", "doctor"),
-    "inspect": ("converter.kneron", "toolchain"),
-    "run": ("converter.kneron", "toolchain"),
+_USAGES = {"submit": "Usage: converter submit --platform CHOICE --model-id INT [OPTIONS] MODEL [IMAGES...]"}
+"""Where cyclopts' own would not name the arguments."""
+_COMMON = "./contracts ./libs/common"
+_TOOLCHAIN = f"{_COMMON} ./libs/toolchain ./libs/kneron"
+_NEEDS = {
+    "doctor": ("converter.common", _COMMON),
+    "verify": ("converter.common", _COMMON),
+    "inspect": ("converter.kneron", _TOOLCHAIN),
+    "run": ("converter.kneron", _TOOLCHAIN),
 }
-"""By command, the package that it needs beyond the client, and the extra of this distribution that brings it."""
+"""By command, the package that it needs beyond the client, and the folders of the repository that bring it."""
 
 
 def application() -> App:
@@ -65,17 +67,18 @@ def application() -> App:
         default_parameter=Parameter(show_default=False, negative_iterable=()),  # words say it better than a repr
     )
     for name, place, summary in _COMMANDS:
-        needed, extra = _EXTRAS.get(name, (_PACKAGE, ""))
+        needed, folders = _NEEDS.get(name, (_PACKAGE, ""))
         installed = importlib.util.find_spec(needed) is not None
-        app.command(f"{_PACKAGE}.{place}" if installed else _not_installed(extra), name=name, help=summary)
+        command = f"{_PACKAGE}.{place}" if installed else _not_installed(folders)
+        app.command(command, name=name, help=summary, usage=_USAGES.get(name))
     app.register_install_completion_command(help="Install completion for this shell.")
     return app
 
 
-def _not_installed(extra: str) -> Callable[..., None]:
+def _not_installed(folders: str) -> Callable[..., None]:
     def command(*_: Annotated[str, Parameter(allow_leading_hyphen=True)]) -> None:
         """What it needs is not installed."""
-        needed = f"this command needs more than is installed: pip install 'converter-client[{extra}]'"
+        needed = f"this command needs more than is installed; in a clone of the repository: pip install {folders}"
         raise Problem(needed, ExitCode.USAGE)
 
     return command

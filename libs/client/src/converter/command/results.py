@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from cyclopts import Parameter
 from msgspec import to_builtins
 
 from converter.command.connection import ANY, Connection
 from converter.command.findings import findings
 from converter.command.output import PLAIN, Format
-from converter.command.showing import fetched
+from converter.command.showing import OUTPUT, fetched
 from converter.command.stages import Stage
 
 HERE = Path()
@@ -41,7 +40,7 @@ def download(
     /,
     *,
     source: Stage | None = None,
-    to: Annotated[Path, Parameter(name=("--output", "-o"))] = HERE,
+    to: Annotated[Path, OUTPUT] = HERE,
     output: Format = PLAIN,
     connection: Connection = ANY,
 ) -> None:
@@ -50,7 +49,7 @@ def download(
     Args:
         job_id: Which.
         source: What this stage made; by default the last one.
-        to: A directory, or the file's name; here unless given.
+        to: A directory, or the file's name; here unless given. DIRECTORY/ is made where it is missing.
         output: How to say it.
         connection: Which service.
     """

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from cyclopts import Parameter, Token
 from msgspec import to_builtins
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -53,6 +54,19 @@ def waited(client: Client, job_id: str, timeout_s: float | None) -> Job:
             f"interrupted; the job goes on\n  converter watch {job_id}\n  converter cancel {job_id}",
             ExitCode.INTERRUPTED,
         ) from None
+
+
+def _place(_: object, given: Sequence[Token]) -> Path:
+    """The path as it is written: one that ends in a slash is a directory, made at once, before a job is."""
+    [token] = given
+    place = Path(token.value)
+    if token.value.endswith("/"):
+        place.mkdir(parents=True, exist_ok=True)
+    return place
+
+
+OUTPUT = Parameter(name=("--output", "-o"), converter=_place)
+"""Where to put what is fetched."""
 
 
 def fetched(client: Client, job: Job, source: str | None, to: Path) -> dict[str, str]:

@@ -18,7 +18,7 @@ from converter.command.codes import ExitCode
 from converter.command.connection import ANY, Connection
 from converter.command.output import PLAIN, Flag, Format, facts, say, shown, table
 from converter.command.problems import Problem
-from converter.command.showing import fetched, job_json, job_lines, transfer, waited
+from converter.command.showing import OUTPUT, fetched, job_json, job_lines, transfer, waited
 from converter.command.stages import Stage
 
 _IMAGES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp"})
@@ -38,7 +38,7 @@ def submit(  # noqa: PLR0913 - these are the form's fields
     targets: Stage | None = None,
     dry_run: Flag = False,
     wait: bool = True,
-    to: Annotated[Path | None, Parameter(name=("--output", "-o"))] = None,
+    to: Annotated[Path | None, OUTPUT] = None,
     idempotency_key: str | None = None,
     output: Format = PLAIN,
     connection: Connection = ANY,
@@ -58,7 +58,7 @@ def submit(  # noqa: PLR0913 - these are the form's fields
         targets: The last stage to run; nef unless given.
         dry_run: Only check the form and the model; no job is made.
         wait: Until the job has ended, unless --no-wait.
-        to: Download what was made into this directory, or as this file.
+        to: Download what was made into this directory, or as this file; DIRECTORY/ is made where it is missing.
         idempotency_key: The same key gives the same job for a day, however often this is run.
         output: How to say it.
         connection: Which service.

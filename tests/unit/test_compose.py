@@ -25,19 +25,20 @@ SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 OURS = {program.name for program in PROGRAMS} | {"provision"}
 ONCE = {"volumes", "storage-bucket", "provision"}
 """They do one thing and end."""
-FILLED_IN = {
-    "NATS_URL": "nats://nats:4222",
-    "STORAGE_BACKEND": "minio",
-    "MINIO_ENDPOINT_URL": "http://storage:9000",
-    "MINIO_BUCKET": "converter",
-    **OUTSIDE,
-}
-"""What `.env` says: no secret."""
+COPIED = dict(re.findall(r"^(\w+)=(.*)$", (ROOT / "env.example").read_text(), re.MULTILINE))
+FILLED_IN = {name: value for name, value in (COPIED | OUTSIDE).items() if name != "KNERON_CONVERTER_CLIENT_SECRET"}
+"""What `.env` says once deploy/README.md was followed: what is outside, and no secret; the rest is as it was copied."""
 
 
 def settings_of(service: str) -> type[ServiceSettings]:
     [found] = [settings for services, settings in SETTINGS.items() if service in services.split(", ")]
     return found
+
+
+def environment_of(service: str) -> dict[str, str]:
+    """What the compose file itself sets, where `.env` says nothing of it."""
+    given = SERVICES[service]["environment"].items()
+    return {name: re.sub(r"\$\{\w+:-(\w+)\}", r"\1", value) for name, value in given}
 
 
 def secrets_of(service: str) -> dict[str, str]:
@@ -88,7 +89,7 @@ def test_the_image_of_another_is_of_one_release(name: str):
 
 @pytest.mark.parametrize("name", sorted(OURS))
 def test_a_service_starts_with_what_it_is_given_and_is_given_no_other_secret(name: str, tmp_path: Path):
-    environ = {**FILLED_IN, "ENVIRONMENT": "production", **SERVICES[name]["environment"]}
+    environ = FILLED_IN | environment_of(name)
     given = secrets_of(name)
     user = PROVISIONER if name == "provision" else name
     assert given.pop(user) == environ["NATS_NKEY_SEED_FILE"]

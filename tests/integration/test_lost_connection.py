@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -13,6 +15,7 @@ from structlog.testing import capture_logs
 from waiting import eventually
 
 from converter.common.bus import Bus, EventBusUnavailable, healing
+from converter.common.service import Unreachable
 from converter.common.settings import NatsSettings
 from converter.common.topology import EVENTS, HEALTH, bucket_key, stage_durable
 from converter.contracts.job import Stage
@@ -102,6 +105,29 @@ async def test_a_connection_that_is_lost_is_an_interruption_and_one_that_is_clos
             await nats_server.kill()
             assert await eventually(one_more)
     assert "bus.disconnected" in [line["event"] for line in lines]
+
+
+async def test_why_a_server_refuses_is_told_rather_than_how_it_hung_up_thereafter():
+    refused = 0
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal refused
+        refused += 1
+        if refused == 1:
+            writer.write(b'INFO {"server_id":"a","version":"2.12.0","max_payload":1000}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            writer.write(b"-ERR 'Authorization Violation'\r\n")
+            await writer.drain()
+        else:
+            hard = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, hard)
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        with pytest.raises(Unreachable, match="Authorization Violation"):
+            await Bus.connect(NatsSettings(nats_url=f"nats://127.0.0.1:{port}"), name="test")
+    assert refused > 1
 
 
 @pytest.fixture

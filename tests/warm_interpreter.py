@@ -65,7 +65,11 @@ def next_program(control: socket.socket) -> dict[str, Any]:
             _, status = os.waitpid(order["ended"], 0)
             control.send(json.dumps(os.waitstatus_to_exitcode(status)).encode())
         elif os.fork() == 0:
-            become(order, descriptors[0])
+            try:
+                become(order, descriptors[0])
+            except OSError as error:
+                control.send(json.dumps(str(error)).encode())
+                os._exit(1)
             control.send(json.dumps(os.getpid()).encode())
             control.close()
             return order
@@ -79,8 +83,8 @@ def become(order: dict[str, Any], output: int) -> None:
     os.setsid()
     os.environ.clear()
     os.environ.update(order["environ"])
-    if order["directory"]:
-        os.chdir(order["directory"])
+    os.chdir(order["directory"])
+    sys.path[0] = order["directory"]
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)

@@ -107,7 +107,8 @@ async def test_a_connection_that_is_lost_is_an_interruption_and_one_that_is_clos
     assert "bus.disconnected" in [line["event"] for line in lines]
 
 
-async def test_why_a_server_refuses_is_told_rather_than_how_it_hung_up_thereafter():
+@pytest.mark.parametrize("hard", [True, False])
+async def test_why_a_server_refuses_is_told_rather_than_how_it_hung_up_thereafter(hard: bool):  # noqa: FBT001 - a parameter
     refused = 0
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -118,9 +119,8 @@ async def test_why_a_server_refuses_is_told_rather_than_how_it_hung_up_thereafte
             await reader.readuntil(b"PING\r\n")
             writer.write(b"-ERR 'Authorization Violation'\r\n")
             await writer.drain()
-        else:
-            hard = struct.pack("ii", 1, 0)
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, hard)
+        elif hard:
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         writer.close()
 
     async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:

@@ -108,16 +108,21 @@ async def test_every_bad_setting_is_a_line_and_the_service_does_not_start(start:
     assert len(process.lines) == len(refused)
 
 
-@pytest.mark.parametrize("module", ["converter.common.provision", "converter.stage_nef"])
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [("converter.common.provision", b"Makes JetStream hold what"), ("converter.stage_nef", b"The stage `nef`")],
+)
 @pytest.mark.parametrize(("argument", "code"), [("--help", 0), ("nonsense", 2)])
 async def test_an_argument_starts_nothing_and_help_says_what_it_is_and_where_its_settings_are(
-    module: str, argument: str, code: int
+    module: str, words: bytes, argument: str, code: int
 ):
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, argument), env={}, stdout=asyncio.subprocess.PIPE
     )
     out, _ = await process.communicate()
-    assert (process.returncode, b"env.example" in out) == (code, code == 0), out
+    helped = code == 0
+    assert (process.returncode, b"env.example" in out) == (code, helped), out
+    assert (words in out) == helped
 
 
 async def test_what_cannot_be_reached_is_named_in_one_line_with_its_address(start: Start):

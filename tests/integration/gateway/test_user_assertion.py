@@ -75,6 +75,7 @@ async def test_nobody_posts_or_lists_for_another_user(asserting: Asserting, form
         for order in (
             await form.post(client, model),
             await client.post("/api/v1/jobs?dry_run=true", data=form.fields(), files={"model": ("m.onnx", model)}),
+            await client.post("/api/v1/jobs?dry_run=true", data=form.fields(), files={"model": ("m.onnx", b"none")}),
             await client.get("/api/v1/jobs", params={"user_id": form.user_id}),
         ):
             assert refused(order) == (403, "user_mismatch"), order.text

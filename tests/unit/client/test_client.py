@@ -130,7 +130,7 @@ def test_what_never_arrived_is_told_from_what_may_have():
     assert not found.value.sent
 
 
-@pytest.mark.parametrize("images", [Path("images"), "images", ["one.png"]])
+@pytest.mark.parametrize("images", [Path("images"), "images", ["one.png"], iter([Path("one.png")]), None])
 def test_images_that_are_no_list_of_paths_are_told_as_such(images: typing.Any):  # noqa: ANN401 - what it must not be
     with pytest.raises(TypeError, match="images is a list of Paths, not"):
         Order(model=Path("model.onnx"), images=images, user_id="alice", platform="720", model_id=40001)

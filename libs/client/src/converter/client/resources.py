@@ -44,8 +44,8 @@ class Order(Struct, frozen=True, kw_only=True):
     targets: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what a type checker would, since one path alone would only fail where it is read, without a word."""
-        if isinstance(self.images, Path) or not all(isinstance(image, Path) for image in self.images):
+        """Refuse what a type checker would: one path fails late, and what can be read only once not at all."""
+        if not isinstance(self.images, Sequence) or not all(isinstance(image, Path) for image in self.images):
             raise TypeError(f"images is a list of Paths, not {self.images!r}")
 
 

@@ -54,14 +54,19 @@ class _Watch:
         self._address, self._on_lost = address, on_lost
         self.open = False
         """Whether the connection is meant to be there."""
-        self.problem: str | None = None
-        """The last one that a server told, or else the last way in which a connection ended."""
+        self._told: str | None = None
+        self._last: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """What a server told, for one that refuses says why and then hangs up; or else the last that went wrong."""
+        return self._told or self._last
 
     async def on_error(self, error: Exception) -> None:
-        said = str(error) or type(error).__name__
-        if self.problem is None or not isinstance(error, OSError):  # one that refuses says why, and then hangs up
-            self.problem = said
-        log.warning("bus.error", error=said)
+        self._last = str(error) or type(error).__name__
+        if self._last.startswith("nats: '"):  # the library quotes a server's own words
+            self._told = self._last
+        log.warning("bus.error", error=self._last)
 
     async def on_disconnect(self) -> None:
         if self.open:
@@ -69,6 +74,7 @@ class _Watch:
             log.warning("bus.disconnected")
 
     async def on_reconnect(self) -> None:
+        self._told = self._last = None
         log.info("bus.reconnected")
 
     async def on_closed(self) -> None:

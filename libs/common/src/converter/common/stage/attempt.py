@@ -58,7 +58,7 @@ class Bench:
         return self.spec.converters[self.settings.toolchain]
 
     async def attempt(self, job: JobRecord, attempt: int, worker: str) -> StageCompleted | StageFailed:
-        """Convert, and store the artifact, the report and the log under the attempt's own key.
+        """Convert, and store the artifact and, right beside it, whatever else counts, under the attempt's own key.
 
         What an equal job has made is copied instead.
 

@@ -154,7 +154,11 @@ async def _arrived(
 ) -> Arrived:
     async with AsyncExitStack() as open_writers:
         form = Form(shelf, prefix, body.limits, look_at_lock, open_writers, Fields(with_user=body.with_user))
-        await _read(form, body)
+        try:
+            await _read(form, body)
+        except Refusal:
+            await form.looked()  # whoever may not post is told so, whatever else is wrong
+            raise
         body.digest.verify()
         return await form.complete(stored)
 

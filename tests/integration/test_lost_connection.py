@@ -108,7 +108,7 @@ async def test_a_connection_that_is_lost_is_an_interruption_and_one_that_is_clos
 
 
 @pytest.mark.parametrize("hard", [True, False])
-async def test_why_a_server_refuses_is_told_rather_than_how_it_hung_up_thereafter(hard: bool):  # noqa: FBT001 - a parameter
+async def test_why_a_server_refuses_is_told_rather_than_how_it_hung_up_thereafter(*, hard: bool):
     refused = 0
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
+from functools import partial
+from pathlib import Path
 
 import pytest
 
@@ -25,6 +28,15 @@ def failing(error: Exception) -> None:
 )
 def test_running_out_is_no_steps_own_failure(error: Exception):
     with pytest.raises(type(error)) as raised:
+        failing(error)
+    assert raised.value is error
+
+
+def test_a_full_disk_is_no_steps_own_failure_either_where_the_library_does_not_tell(monkeypatch: pytest.MonkeyPatch):
+    full = partial(Path("/dev/full").open, "wb")
+    monkeypatch.setattr(tempfile, "TemporaryFile", full)
+    error = RuntimeError("Protobuf serialization failed.")
+    with pytest.raises(RuntimeError) as raised:
         failing(error)
     assert raised.value is error
 

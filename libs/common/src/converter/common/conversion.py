@@ -77,11 +77,15 @@ class ConversionRefused(Exception):
 
 
 def exhausted(error: Exception) -> Literal["memory", "disk"] | None:
-    """What a library ran out of, told by the words of its `error`: its class may be any."""
+    """What a library ran out of, whatever its class, told by the words of its `error`.
+
+    Not every library tells that it could not write (ONNX Runtime's optimiser does not), so the disk is tried, too.
+    """
     text = str(error)
     if "bad_alloc" in text or "Failed to allocate memory" in text:
         return "memory"
-    return "disk" if any(os.strerror(number) in text for number in disk.FULL) else None
+    told = any(os.strerror(number) in text for number in disk.FULL)
+    return "disk" if told or not disk.has_room() else None
 
 
 class Progress(Protocol):

@@ -60,13 +60,16 @@ class Proxy:
             if begun.startswith((b"PUT ", b"POST ")):
                 await self._refuse(reader, writer)
                 return
+            begun = begun.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)  # no PUT comes after it
+        self._writers.add(writer)
         try:
             port = self._target_port if isinstance(self._target_port, int) else self._target_port()
             server_reader, server_writer = await asyncio.open_connection("127.0.0.1", port)
         except OSError:
             writer.transport.abort()
+            self._writers.discard(writer)
             return
-        self._writers |= {writer, server_writer}
+        self._writers.add(server_writer)
         server_writer.write(begun)
         for pump in (
             self._pump(reader, server_writer, "hold_requests", "change_requests"),

@@ -22,8 +22,9 @@ from jobs import AT, completed, created, started
 from waiting import eventually
 
 from converter.common.access import DOMAIN, OPERATOR, PROVISIONER, SERVICES
-from converter.common.bus import Bus
+from converter.common.bus import Bus, EventBusUnavailable
 from converter.common.eventlog import JobLog
+from converter.common.lifecycle import State
 from converter.common.nats_users import CONFIGURATION
 from converter.common.provision import provision
 from converter.common.service import Unreachable
@@ -173,9 +174,14 @@ async def test_a_subscriber_that_comes_later_is_served_after_a_second_reload_and
             return await as_subscriber(server, users / "billing.seed", "billing", count=1)
         return None
 
+    async def read() -> State:
+        with contextlib.suppress(EventBusUnavailable):  # while the server still takes in the last reload
+            return await JobLog(gateway, GATEWAY).read("j")
+        return None
+
     assert await eventually(taken, within_s=40) == [1]
+    assert await eventually(read)
     assert gateway.connection == 0
-    assert await JobLog(gateway, GATEWAY).read("j")
 
 
 async def test_a_replaced_key_counts_from_the_reload_on_and_the_old_one_no_more(

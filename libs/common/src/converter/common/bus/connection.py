@@ -13,7 +13,6 @@ from typing import Any, Self
 
 import msgspec
 import nats.errors
-import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
@@ -33,11 +32,9 @@ from converter.common.bus.errors import (
 from converter.common.bus.feed import Feed
 from converter.common.bus.healing import Healing
 from converter.common.bus.messages import REQUEST_TIMEOUT_S, Followed, StoredMessage, of_api, of_direct
-from converter.common.metrics import BUS_INTERRUPTIONS
+from converter.common.bus.watch import Watch
 from converter.common.service import Unreachable
 from converter.common.settings import NatsSettings
-
-log = structlog.get_logger()
 
 CONNECT_TIMEOUT_S = 5.0
 ROUND_TRIP_TIMEOUT_S = 2.0
@@ -47,46 +44,10 @@ BATCH_MAX_BYTES = 4 << 20
 """A batch ends early after about as much."""
 
 
-class _Watch:
-    """What the library tells of the connection, for the log and for whoever cannot go on without one."""
-
-    def __init__(self, address: str, on_lost: Callable[[], None]) -> None:
-        self._address, self._on_lost = address, on_lost
-        self.open = False
-        """Whether the connection is meant to be there."""
-        self._told: str | None = None
-        self._last: str | None = None
-
-    @property
-    def problem(self) -> str | None:
-        """What a server told, for one that refuses says why and then hangs up; or else the last that went wrong."""
-        return self._told or self._last
-
-    async def on_error(self, error: Exception) -> None:
-        self._last = str(error) or type(error).__name__
-        if self._last.startswith("nats: '"):  # the library quotes a server's own words
-            self._told = self._last
-        log.warning("bus.error", error=self._last)
-
-    async def on_disconnect(self) -> None:
-        if self.open:
-            BUS_INTERRUPTIONS.inc()
-            log.warning("bus.disconnected")
-
-    async def on_reconnect(self) -> None:
-        self._told = self._last = None
-        log.info("bus.reconnected")
-
-    async def on_closed(self) -> None:
-        if self.open:
-            log.critical("bus.lost", address=self._address, error=self.problem)
-            self._on_lost()
-
-
 class Bus:
     """A connection that heals itself for as long as the process lives."""
 
-    def __init__(self, client: Client, address: str, watch: _Watch) -> None:
+    def __init__(self, client: Client, address: str, watch: Watch) -> None:
         self._client, self._watch = client, watch
         self._healing = Healing(client, self.round_trip)
         self.address = address
@@ -104,7 +65,7 @@ class Bus:
         Raises:
             Unreachable: there is no server at the address, or it refuses these credentials.
         """
-        client, watch = Client(), _Watch(settings.nats_url, on_lost)
+        client, watch = Client(), Watch(settings.nats_url, on_lost)
         bus = cls(client, settings.nats_url, watch)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):

@@ -1,0 +1,51 @@
+"""What becomes of a connection, as the library tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from converter.common.metrics import BUS_INTERRUPTIONS
+
+log = structlog.get_logger()
+
+
+class Watch:
+    """What the library tells of the connection, for the log and for whoever cannot go on without one."""
+
+    def __init__(self, address: str, on_lost: Callable[[], None]) -> None:
+        self._address, self._on_lost = address, on_lost
+        self.open = False
+        """Whether the connection is meant to be there."""
+        self._told: str | None = None
+        self._last: str | None = None
+
+    @property
+    def problem(self) -> str | None:
+        """What a server told, for one that refuses says why and then hangs up; or else the last that went wrong."""
+        return self._told or self._last
+
+    async def on_error(self, error: Exception) -> None:
+        """Something went wrong; the library goes on if it can."""
+        self._last = str(error) or type(error).__name__
+        if self._last.startswith("nats: '"):  # the library quotes a server's own words
+            self._told = self._last
+        log.warning("bus.error", error=self._last)
+
+    async def on_disconnect(self) -> None:
+        """The connection is gone; one that this process closes is none that was lost."""
+        if self.open:
+            BUS_INTERRUPTIONS.inc()
+            log.warning("bus.disconnected")
+
+    async def on_reconnect(self) -> None:
+        """There is one again."""
+        self._told = self._last = None
+        log.info("bus.reconnected")
+
+    async def on_closed(self) -> None:
+        """There will be none again."""
+        if self.open:
+            log.critical("bus.lost", address=self._address, error=self.problem)
+            self._on_lost()

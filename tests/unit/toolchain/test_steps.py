@@ -36,9 +36,9 @@ def test_a_full_disk_is_no_steps_own_failure_either_where_the_library_does_not_t
     full = partial(Path("/dev/full").open, "wb")
     monkeypatch.setattr(tempfile, "TemporaryFile", full)
     error = RuntimeError("Protobuf serialization failed.")
-    with pytest.raises(RuntimeError) as raised:
+    with pytest.raises(OSError, match="No space left") as raised:
         failing(error)
-    assert raised.value is error
+    assert raised.value.__cause__ is error
 
 
 def test_any_other_error_is_the_steps_with_the_librarys_words():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import resource
 import time
@@ -72,7 +74,11 @@ class Steps:
             raise  # an outcome of its own, which the jail tells
         except Exception as error:
             _print(f"[{name}] failed: {type(error).__name__}: {error}")
-            if exhausted(error):
+            lacking = exhausted(error)
+            if lacking == "disk" and not isinstance(error, OSError):
+                # Said now: once the scratch files are gone, there may be room.
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+            if lacking:
                 raise  # the same, in a library's words
             raise refusal_of(error, code, activity) from error
         self._seconds[name] = time.perf_counter() - started

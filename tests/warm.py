@@ -1,6 +1,6 @@
 """Starts Python programs by forking an interpreter that is warm: most of what a start costs is importing.
 
-The suite starts some three hundred of them. Each is a process of its own all the same, with the environment, the log
+The suite starts hundreds of them. Each is a process of its own all the same, with the environment, the log
 and the session that `converter.devstack.process.launch` gives it. But what the kernel tells of it, its command line and
 the environment that it began with, is the interpreter's.
 """

@@ -236,6 +236,34 @@ async def test_a_rotated_key_is_found_without_a_401(
     assert await verifier.verify(issuer.signed(issuer.claims(), key=new))
 
 
+async def test_a_key_that_comes_right_after_a_health_check_is_found_without_a_401(
+    verifier: TokenVerifier, jwks: JwksCache, issuer: Issuer, clock: Clock, key_of: MakeKey
+):
+    for number in range(3):
+        clock.ahead += 30.1  # as often as the gateway checks, which is as long as the cooldown
+        await jwks.check()
+        new = key_of("RS256", f"next{number}")
+        issuer.published.append(new.as_dict(private=False))
+        assert await verifier.verify(issuer.signed(issuer.claims(), key=new))
+    assert issuer.fetches == 6
+
+
+async def test_checks_do_not_make_the_set_be_fetched_more_often_than_the_cooldown_unless_one_failed(
+    jwks: JwksCache, issuer: Issuer, clock: Clock
+):
+    for _ in range(6):
+        await jwks.check()
+        clock.ahead += 5  # as often as the gateway checks while something is wrong
+    assert issuer.fetches == 1
+    issuer.status = 500
+    for _ in range(2):
+        with pytest.raises(KeysUnavailable):
+            await jwks.check()
+    issuer.status = 200
+    await jwks.check()
+    assert issuer.fetches == 4
+
+
 async def test_unknown_keys_do_not_make_the_set_be_fetched_more_often_than_the_cooldown(
     verifier: TokenVerifier, issuer: Issuer
 ):

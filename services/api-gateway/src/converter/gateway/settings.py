@@ -63,9 +63,9 @@ class GatewaySettings(ServiceSettings, frozen=True, kw_only=True):
     jwks_cache_max_age_ms: Annotated[
         int, Meta(ge=1_000, description="how long the key set counts as fresh, unless the issuer says less")
     ] = 600_000
-    jwks_cooldown_ms: Annotated[int, Meta(ge=100, description="the key set is not fetched more often than this")] = (
-        30_000
-    )
+    jwks_cooldown_ms: Annotated[
+        int, Meta(ge=100, description="unknown keys do not have the key set fetched more often than this")
+    ] = 30_000
     jwt_clock_tolerance_sec: Annotated[
         int, Meta(ge=0, le=300, description="how far the issuer's clock may be from ours")
     ] = 60

@@ -33,7 +33,6 @@ class JwksTuning(Struct, frozen=True, kw_only=True):
     """Seconds. A set is fresh for `max_age`, or less if the issuer says so, and is used when stale for `stale`."""
 
     max_age: float = 600.0
-    min_age: float = 5.0
     cooldown: float = 30.0
     stale: float = 86_400.0
     timeout: float = 3.0
@@ -43,8 +42,8 @@ class JwksCache:
     """The key set at `url`.
 
     One fetch is under way at a time. A stale set keeps serving while a new one is fetched, and for a day when it cannot
-    be. An unknown key id starts a fetch, but not more often than the cooldown; without any set a failed fetch may be
-    repeated sooner, with growing pauses.
+    be. An unknown key id starts a fetch, but not more often than the cooldown, whatever else has fetched the set
+    meanwhile; without any set a failed fetch may be repeated sooner, with growing pauses.
 
     Args:
         url: where the issuer publishes its keys (RFC 7517 section 5).
@@ -83,8 +82,11 @@ class JwksCache:
             KeysUnavailable: there is no usable key set.
         """
         self.revalidate()
-        if not self._has(kid) and (self._fetching is not None or self._clock() >= self._next_fetch):
-            # Shielded: one caller that goes away must not end the fetch that others wait for.
+        # Shielded: one caller that goes away must not end the fetch that others wait for.
+        if not self._has(kid) and self._fetching is not None:
+            await asyncio.shield(self._fetching)
+        if not self._has(kid) and self._clock() >= self._next_fetch:
+            self._next_fetch = self._clock() + self._tuning.cooldown
             await asyncio.shield(self._fetch())
         if not self.usable:
             raise KeysUnavailable(f"no key set from {self._url}")
@@ -97,12 +99,13 @@ class JwksCache:
             self._fetch()
 
     async def check(self) -> None:
-        """Fetch the set now, whatever its age.
+        """Fetch the set, unless it was within the cooldown.
 
         Raises:
             KeysUnavailable: the issuer does not give a usable one.
         """
-        await asyncio.shield(self._fetch())
+        if self._failures or self._clock() >= self._loaded_at + self._tuning.cooldown:
+            await asyncio.shield(self._fetch())
         if self._failures:
             raise KeysUnavailable(f"no key set from {self._url}")
 
@@ -143,9 +146,9 @@ class JwksCache:
             self.generation += 1
             log.info("jwks.keys_changed", url=self._url, kids=sorted(keys))
         self._keys, self._thumbprints, self._failures = keys, thumbprints, 0
-        self._loaded_at, self._next_fetch = now, now + self._tuning.cooldown
-        age = self._tuning.max_age if max_age is None else min(max(max_age, self._tuning.min_age), self._tuning.max_age)
-        self._fresh_until = now + age
+        self._loaded_at = now
+        age = self._tuning.max_age if max_age is None else min(max_age, self._tuning.max_age)
+        self._fresh_until = now + max(age, self._tuning.cooldown)
 
     async def _download(self) -> tuple[bytes, float | None]:
         accept = {"Accept": "application/jwk-set+json, application/json"}

@@ -126,7 +126,8 @@ async def test_a_large_model_goes_on_where_its_upload_and_its_download_broke(
         proxy.hold_requests = not broken.is_set() and (proxy.hold_requests or done >= 0.9 * total)
         sent.append(done)
 
-    posting = asyncio.create_task(shaky.submit(ordered("large", model=large_model, images=[]), sent=hold))
+    order = ordered("large", model=large_model, images=[])
+    posting = asyncio.create_task(shaky.submit(order, idempotency_key="large", sent=hold))
     await eventually(lambda: partly_stored(stack), within_s=30)
     broken.set()
     proxy.hold_requests = False
@@ -144,7 +145,9 @@ async def test_a_large_model_goes_on_where_its_upload_and_its_download_broke(
     assert list(tmp_path.iterdir()) == [file]
 
     again: list[int] = []
-    await shaky.submit(ordered("large", model=large_model, images=[]), sent=lambda done, _: again.append(done))
+    same = await shaky.submit(order, idempotency_key="large", sent=lambda done, _: again.append(done))
+    assert same.job_id == job.job_id
+    await shaky.submit(order, sent=lambda done, _: again.append(done))
     assert not again, "the gateway has this model"
 
 

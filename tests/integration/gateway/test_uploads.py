@@ -260,6 +260,27 @@ async def test_a_repeated_request_finds_its_job_though_the_upload_is_used_up(
     assert (again.status_code, again.json()["job_id"]) == (201, first.json()["job_id"])
 
 
+async def test_a_repeated_request_may_name_another_upload_of_the_same_model_or_none(
+    gateway: GatewayProcess, form: Form, model: bytes
+):
+    digest = {"model_sha256": hashlib.sha256(model).hexdigest()}
+    async with gateway.client() as client:
+
+        async def posted(**upload: str) -> httpx.Response:
+            headers = {"Idempotency-Key": form.user_id}
+            return await client.post("/api/v1/jobs", files=fields_alone(form.fields(**digest, **upload)), headers=headers)
+
+        async def uploaded() -> str:
+            path = await begun(client, len(model))
+            await sent(client, path, 0, model)
+            return path.rpartition("/")[2]
+
+        first = await posted(model_upload_id=await uploaded())
+        again = [await posted(), await posted(model_upload_id=await uploaded())]
+    assert first.status_code == 201, first.text
+    assert [answer.json().get("job_id") for answer in again] == [first.json()["job_id"]] * 2
+
+
 async def test_a_method_may_be_named_in_a_header(gateway: GatewayProcess):
     async with gateway.client() as client:
         path = await begun(client, 4)

@@ -153,7 +153,10 @@ class Form:
 
     def _fingerprint(self, model: Model | None, ref_images: ReferenceSet | None) -> str:
         files = [model and (model.filename, model.sha256), ref_images and ref_images.sha256]
-        return hashlib.sha256(msgspec.json.encode([sorted(self._fields.texts.items()), files])).hexdigest()
+        fields = dict(self._fields.texts)
+        if "model_sha256" in fields:
+            fields.pop("model_upload_id", None)  # the digest says which model it is, whatever upload brought it
+        return hashlib.sha256(msgspec.json.encode([sorted(fields.items()), files])).hexdigest()
 
     async def _begin_model(self, filename: str) -> Part:
         if self._model is not None:

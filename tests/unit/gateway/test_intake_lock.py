@@ -61,7 +61,7 @@ async def taken_in(lock: Lock, *pieces: bytes) -> None:
     )
 
     async def find_model(*_: object) -> None:
-        raise AssertionError("the form has a model")
+        raise AssertionError("the form has a model, or its user may have no job")
 
     async with received(body, shelf=Nowhere(), job_id="j", look_at_lock=lock.look, find_model=find_model):
         raise AssertionError("the model is none")
@@ -82,6 +82,13 @@ async def test_a_held_lock_is_told_whatever_else_is_wrong_with_the_form(pieces: 
     lock.open.set()
     with pytest.raises(Locked):
         await taken_in(lock, *pieces)
+
+
+async def test_a_held_lock_is_told_before_a_model_is_copied_that_fields_name():
+    lock = Lock(held=True)
+    lock.open.set()
+    with pytest.raises(Locked):
+        await taken_in(lock, HEAD + part("model_sha256", b"0" * 64) + b"--b--\r\n")
 
 
 async def test_nothing_more_is_read_before_the_lock_has_been_looked_at_and_no_look_is_left_behind():

@@ -76,7 +76,7 @@ class Form:
         shelf: where files go.
         prefix: of their keys.
         limits: what there may be.
-        look_at_lock: asked once, when a user is known and a file begins.
+        look_at_lock: asked once, when a user is known and a file begins, or the form is whole.
         open_writers: ends what is not completed.
         fields: takes the fields.
     """
@@ -127,6 +127,8 @@ class Form:
             raise bad_fields(order)
         if self._model is None and order.model_upload_id is None and order.model_sha256 is None:
             raise bad_part("model", "missing; allowed: an ONNX file, or model_upload_id or model_sha256 instead")
+        self._begin_to_look()
+        await self.looked()
 
         async def keep_references(writer: Writer) -> ReferenceSet:
             stored.append(file := await writer.commit())
@@ -172,6 +174,9 @@ class Form:
         """Refuse what is known to be wrong already, and begin to look at the lock while what is here is read."""
         if problems := self._fields.problems():
             raise bad_fields(problems)
+        self._begin_to_look()
+
+    def _begin_to_look(self) -> None:
         user_id = self._fields.user_id()
         if user_id and self._looking is None:
             self._looking = asyncio.create_task(self._look_at_lock(user_id))

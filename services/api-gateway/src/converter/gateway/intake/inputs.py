@@ -80,7 +80,7 @@ async def received(
         body: the form.
         shelf: where the files go, under `jobs/<job_id>/input/`.
         job_id: the job to be.
-        look_at_lock: asked once a user is known, when a file begins; what it raises ends the reading.
+        look_at_lock: asked once a user is known, before any file is kept or copied; what it raises ends the intake.
         find_model: asked for the model that fields name instead of a file.
 
     Raises:

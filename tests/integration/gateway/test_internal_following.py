@@ -63,6 +63,7 @@ async def test_state_progress_and_lines_come_in_one_stream_that_ends_with_the_jo
         await job.write(Stage.ONNX, 1, "a line")
         line = await anext(events)
         assert (line.kind, line.data) == ("log", {"stage": "onnx", "attempt": 1, "at": jobs.AT, "line": "a line"})
+        await job.garble(Stage.ONNX)
         await job.write(Stage.ONNX, 1, "the last line")
         await job.happen(jobs.completed(Stage.ONNX), JobCompleted(at=jobs.AT))
         rest = [event async for event in events]

@@ -9,6 +9,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing, as
 from functools import partial
 
 import msgspec
+import structlog
 from litestar import Response, get
 from litestar.enums import MediaType
 from msgspec import Struct
@@ -28,6 +29,8 @@ from converter.gateway.http.streaming import Recheck, Streamed, opened
 from converter.gateway.http.written import shown
 from converter.gateway.live import Watch
 from converter.gateway.openapi.documentation import Answer, Operation, Parameter
+
+log = structlog.get_logger()
 
 LINE_MAX_BYTES = 16 * 1024
 """A stored line that is longer is given in pieces when it is followed."""
@@ -132,10 +135,18 @@ async def _log_of(
 
 
 async def lines_on(gateway: Gateway, subject: str, after: int = 0) -> AsyncGenerator[tuple[int, LogWritten], None]:
-    """The lines on `subject` that the stream holds past the sequence `after`, each with its own."""
+    """The lines on `subject` that the stream holds past the sequence `after`, each with its own.
+
+    What is no line that this build can read is left out.
+    """
     while found := await gateway.bus.next_after(LOGS, subject, after):
         after = found.sequence
-        yield after, _line.decode(found.data)
+        try:
+            written = _line.decode(found.data)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            log.warning("line.unknown", subject=subject, sequence=after, error=str(error))
+            continue
+        yield after, written
 
 
 def woken_by_lines(gateway: Gateway, job_id: str, watch: Watch) -> AbstractAsyncContextManager[None]:

@@ -28,6 +28,11 @@ def of_fact(job_id: str, fact: AnyFact) -> str:
     return f"converter.v1.{job_id}.{kind}{stage}"
 
 
+def job_created(job_id: str) -> str:
+    """Where a job begins."""
+    return f"converter.v1.{job_id}.job.created"
+
+
 def stage_completed(job_id: str, stage: Stage) -> str:
     """Where a stage of a job says what it made."""
     return f"converter.v1.{job_id}.stage.completed.{stage}"

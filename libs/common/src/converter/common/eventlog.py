@@ -149,6 +149,16 @@ class JobLog:
             except msgspec.MsgspecError as error:
                 log.warning("event.unknown", job_id=job_id, sequence=message.sequence, error=str(error))
 
+    async def creation(self, job_id: str) -> JobRecord | None:
+        """The job as it was created, if it was; also of a job that is deleted.
+
+        Raises:
+            EventBusUnavailable: no answer.
+            msgspec.MsgspecError: what stands there is no event that this build can read.
+        """
+        found = await self._bus.next_after(EVENTS, subjects.job_created(job_id), 0)
+        return event_in(found).job if found else None
+
     async def completion(self, job_id: str, stage: Stage) -> StageCompleted | None:
         """What the stage made, if it has; also of a job that is deleted.
 

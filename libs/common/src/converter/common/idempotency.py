@@ -28,7 +28,6 @@ from converter.common.lifecycle import Deleted, State
 from converter.common.topology import IDEMPOTENCY, bucket_key, bucket_stream
 from converter.common.unbroken import to_the_end
 from converter.common.users import client_token, supersede
-from converter.contracts.facts import JobCreated
 from converter.contracts.job import JobRecord, Timestamp, moment, timestamp
 
 log = structlog.get_logger()
@@ -41,7 +40,7 @@ class InProgress(Exception):
 
 
 class Earlier(Struct, frozen=True):
-    """What an earlier request with the key has led to; a job that has been deleted since is no more than that."""
+    """What an earlier request with the key has led to: the job as it was created, or that it has been deleted since."""
 
     fingerprint: str
     job: JobRecord | Deleted
@@ -176,12 +175,10 @@ class IdempotencyKeys:
                 raise InProgress
             # Its gateway may only be asleep: from here on its job.created is refused.
             state = await self._log.append(entry.job_id, supersede)
-        if state is None or (isinstance(state, Deleted) and not await self._was_created(entry.job_id)):
+        created = await self._log.creation(entry.job_id)
+        if created is None:
             return None, found.sequence
-        return Earlier(entry.fingerprint, state), found.sequence
-
-    async def _was_created(self, job_id: str) -> bool:
-        return any(isinstance(event.fact, JobCreated) for event in await self._log.history(job_id))
+        return Earlier(entry.fingerprint, state if isinstance(state, Deleted) else created), found.sequence
 
 
 def _subject(client_id: str, key: str) -> str:

@@ -267,8 +267,8 @@ async def test_a_repeated_request_may_name_another_upload_of_the_same_model_or_n
     async with gateway.client() as client:
 
         async def posted(**upload: str) -> httpx.Response:
-            headers = {"Idempotency-Key": form.user_id}
-            return await client.post("/api/v1/jobs", files=fields_alone(form.fields(**digest, **upload)), headers=headers)
+            files, headers = fields_alone(form.fields(**digest, **upload)), {"Idempotency-Key": form.user_id}
+            return await client.post("/api/v1/jobs", files=files, headers=headers)
 
         async def uploaded() -> str:
             path = await begun(client, len(model))

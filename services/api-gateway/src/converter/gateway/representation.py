@@ -32,7 +32,7 @@ class ModelResource(Struct, frozen=True, kw_only=True):
 
 
 class OptionsResource(Struct, frozen=True, kw_only=True):
-    """The resolved options, each under the name of the form field that sets it."""
+    """The resolved options, each under the name of the form field that sets it; of `quantization` what was given."""
 
     targets: Stage
     input_shape: dict[str, tuple[int, ...]]

@@ -23,6 +23,7 @@ Count = Annotated[int, Meta(ge=0)]
 Ordinal = Annotated[int, Meta(ge=1)]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Platform = Literal["520", "530", "630", "720", "730"]
+PresetName = Literal["kneron", "tensorflow", "yolo", "pytorch", "caffe", "none"]
 Fault = Literal["input", "toolchain", "service"]
 
 
@@ -102,7 +103,7 @@ class Preprocess(Struct, frozen=True, kw_only=True, omit_defaults=True):
     Either `preset` names one of the vendor's, or `mean` and `scale` give one number, or one for each channel.
     """
 
-    preset: Literal["kneron", "tensorflow", "yolo", "pytorch", "caffe", "none"] | None = None
+    preset: PresetName | None = None
     mean: tuple[float, ...] | None = None
     scale: tuple[float, ...] | None = None
     channel_order: Literal["rgb", "bgr"] | None = None

@@ -70,6 +70,24 @@ class Inputs:
         self.kept = False
 
 
+class _Files:
+    """What has been stored for a job that is to be."""
+
+    def __init__(self) -> None:
+        self.stored: list[StoredObject] = []
+        self.inputs: Inputs | None = None
+
+
+@asynccontextmanager
+async def _removed_unless_kept(shelf: Shelf) -> AsyncIterator[_Files]:
+    files = _Files()
+    try:
+        yield files
+    finally:
+        if files.inputs is None or not files.inputs.kept:
+            await to_the_end(_remove(shelf, files.stored))
+
+
 @asynccontextmanager
 async def received(
     body: FormBody, *, shelf: Shelf, job_id: str, look_at_lock: LookAtLock, find_model: FindModel
@@ -88,21 +106,16 @@ async def received(
         ClientGone: the client vanished.
         StorageUnavailable: the files cannot be stored.
     """
-    stored: list[StoredObject] = []
-    inputs: Inputs | None = None
     prefix = f"jobs/{job_id}/input"
-    try:
-        arrived = await _arrived(body, shelf, prefix, look_at_lock, stored)
+    async with _removed_unless_kept(shelf) as files:
+        arrived = await _arrived(body, shelf, prefix, look_at_lock, files.stored)
         if arrived.model is not None:
             found = FoundModel(arrived.model, arrived.skimmed)
         else:
             found = await find_model(arrived.order, prefix)
-            stored.append(found.model)
-        inputs = Inputs(arrived, found)
-        yield inputs
-    finally:
-        if inputs is None or not inputs.kept:
-            await to_the_end(_remove(shelf, stored))
+            files.stored.append(found.model)
+        files.inputs = Inputs(arrived, found)
+        yield files.inputs
 
 
 @asynccontextmanager
@@ -119,21 +132,17 @@ async def copied(request: JobRequest, order: JobOrder, *, shelf: Shelf, job_id: 
         ObjectNotFound: they are gone.
         StorageUnavailable: they cannot be copied.
     """
-    stored: list[StoredObject] = []
-    inputs: Inputs | None = None
     prefix = f"jobs/{job_id}/input"
-    try:
-        stored.append(file := await shelf.copy(request.model, model_key(prefix)))
+    async with _removed_unless_kept(shelf) as files:
+        files.stored.append(file := await shelf.copy(request.model, model_key(prefix)))
         model, ref_images = named(file, request.model.filename), request.ref_images
         if ref_images is not None:
-            stored.append(file := await shelf.copy(ref_images, references_key(prefix), media_type="application/zip"))
+            file = await shelf.copy(ref_images, references_key(prefix), media_type="application/zip")
+            files.stored.append(file)
             ref_images = replace(ref_images, object_key=file.object_key)
         arrived = Arrived(order=order, model=model, skimmed=None, ref_images=ref_images, fingerprint="")
-        inputs = Inputs(arrived, FoundModel(model, None))
-        yield inputs
-    finally:
-        if inputs is None or not inputs.kept:
-            await to_the_end(_remove(shelf, stored))
+        files.inputs = Inputs(arrived, FoundModel(model, None))
+        yield files.inputs
 
 
 async def fingerprint(body: FormBody) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, get_args
 
 from msgspec import Struct
 
-from converter.contracts.job import STAGES, Options, Platform, Preprocess, Stage
+from converter.contracts.job import STAGES, Options, Platform, Preprocess, PresetName, Stage
 from converter.gateway.http.errors import FieldError
 from converter.gateway.http.written import Bad, decoded_object, number, shown
 from converter.gateway.intake.quantization import check_quantization, check_with_platform
@@ -20,7 +20,7 @@ REPEATABLE = frozenset({"input_shape"})
 USER_FIELD = "user_id"
 REQUIRED = (USER_FIELD, "platform", "model_id", "version")
 PLATFORMS: tuple[str, ...] = get_args(Platform)
-PRESETS = ("kneron", "tensorflow", "yolo", "pytorch", "caffe", "none")
+PRESETS: tuple[PresetName, ...] = get_args(PresetName)
 VENDOR_MODEL_ID_MAX = 32767
 MODEL_ID_MAX = 65535
 RANK_MAX = 8
@@ -196,9 +196,10 @@ def _input_shapes(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
 
 def _preprocess(text: str) -> Preprocess:
     if not text.lstrip().startswith("{"):
-        if text not in PRESETS:
-            raise Bad(f'found {shown(text)}; allowed: {", ".join(PRESETS)}, or {{"mean": …, "scale": …}}')
-        return Preprocess(preset=text)  # type: ignore[arg-type]  # one of PRESETS
+        for preset in PRESETS:
+            if text == preset:
+                return Preprocess(preset=preset)
+        raise Bad(f'found {shown(text)}; allowed: {", ".join(PRESETS)}, or {{"mean": …, "scale": …}}')
     given = decoded_object(text)
     problems = [f"unknown key {shown(key)}; allowed: mean, scale, channel_order" for key in given if key not in _PIXELS]
     read: dict[str, Any] = {}

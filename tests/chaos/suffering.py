@@ -57,7 +57,8 @@ async def suffer(
                 await eventually(is_told, within_s=90)
                 await asyncio.sleep(FULL_S)
         assert len(ledger.accepted) == 6
-        assert not await left_wrong(stack, ledger, within_s=120)
+        wrong = await left_wrong(stack, ledger, within_s=120)
+        assert not wrong
         kinds = await ends(stack.bus, ledger)
         assert kinds <= {"completed", "stage_out_of_disk"}, kinds
 

@@ -72,4 +72,5 @@ async def test_a_disk_that_cannot_flush_is_told_and_loses_nothing(tmp_path: Path
                 watching.set()
                 await eventually(is_ready, within_s=90)
             assert len(ledger.accepted) == 9
-            assert not await left_wrong(stack, ledger, within_s=120)
+            wrong = await left_wrong(stack, ledger, within_s=120)
+            assert not wrong

@@ -105,4 +105,5 @@ async def test_a_service_leaves_a_node_that_is_cut_off_and_stays_where_a_leader_
 
 async def test_after_all_of_that_everything_holds(stack: Stack, ledger: Ledger) -> None:
     """Looked at last, because the bucket job_state lags by half a minute when its source has lost its leader."""
-    assert not await left_wrong(stack, ledger, within_s=90)
+    wrong = await left_wrong(stack, ledger, within_s=90)
+    assert not wrong

@@ -80,7 +80,8 @@ async def test_no_message_has_an_effect_twice_and_none_stands_in_the_way(stack: 
             assert senders.sent_again == MESSAGES
             assert senders.handed_back
             await every_gateway_says_what_the_log_says(stack, http, ledger)
-        assert not await left_wrong(stack, ledger)
+        wrong = await left_wrong(stack, ledger)
+        assert not wrong
 
 
 async def everything_set_aside(stack: Stack, http: httpx.AsyncClient, senders: Senders) -> bool:

@@ -77,4 +77,5 @@ async def test_poison_fails_with_its_own_code_and_the_jobs_behind_it_are_done(st
             for user, job_id in poison.items()
         }
         assert starts == dict.fromkeys(POISON, 1) | {"kills-its-worker": ATTEMPTS}
-        assert not await left_wrong(stack, ledger)
+        wrong = await left_wrong(stack, ledger)
+        assert not wrong

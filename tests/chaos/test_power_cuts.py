@@ -82,4 +82,5 @@ async def test_ten_power_cuts_lose_nothing_that_was_acknowledged(tmp_path: Path)
                         await asyncio.wait(going, timeout=chance.uniform(*CUT_AFTER_S))
                         await cut_power(disk, server)
                     assert len(ledger.accepted) == 8 * (number + 1)
-                    assert not await left_wrong(stack, ledger, within_s=120)
+                    wrong = await left_wrong(stack, ledger, within_s=120)
+                    assert not wrong

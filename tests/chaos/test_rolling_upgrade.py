@@ -77,7 +77,8 @@ async def test_services_are_replaced_by_steps_and_back_while_jobs_run(stack: Sta
                         await replaced(stack, names, variables)
                     job_id, _ = await client.convert(way, way, "nef")
                     await client.promote(job_id, "nef", f"{way}.nef")
-        assert not await left_wrong(stack, ledger)
+        wrong = await left_wrong(stack, ledger)
+        assert not wrong
         histories = [await history(stack.bus, job_id) for job_id in ledger.accepted]
 
     assert {messages[-1].job and messages[-1].job["status"] for messages in histories} == {"completed"}

@@ -154,4 +154,5 @@ async def test_what_is_under_way_ends_and_who_follows_goes_on_at_another_gateway
         assert seen == revisions, "none is missing, and none is there twice"
         await eventually(partial(started_anew, stack, before), within_s=60)
         assert (await client.end(answer.json()["job_id"]))["status"] == "completed"
-        assert not await left_wrong(stack, ledger)
+        wrong = await left_wrong(stack, ledger)
+        assert not wrong

@@ -61,4 +61,5 @@ async def test_a_worker_that_slept_while_another_did_its_work_is_fenced(
             async with background(keep_awake):
                 _, status = await client.convert("second", f"{step}-again", "bie")
             assert status == "completed"
-        assert not await left_wrong(stack, ledger)
+        wrong = await left_wrong(stack, ledger)
+        assert not wrong

@@ -111,4 +111,5 @@ async def test_jobs_come_to_their_end_although_the_storage_is(
             async with getattr(storage, fault)():
                 await asyncio.wait(going, timeout=FAULT_S)
         assert len(ledger.accepted) == 6
-        assert not await left_wrong(stack, ledger)
+        wrong = await left_wrong(stack, ledger)
+        assert not wrong

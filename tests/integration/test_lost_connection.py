@@ -7,6 +7,7 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -105,6 +106,30 @@ async def test_a_connection_that_is_lost_is_an_interruption_and_one_that_is_clos
             await nats_server.kill()
             assert await eventually(one_more)
     assert "bus.disconnected" in [line["event"] for line in lines]
+
+
+async def ignore(_subject: str, _payload: bytes) -> None:
+    pass
+
+
+async def test_a_connection_that_ends_for_good_is_told_without_the_password_of_its_address(tmp_path: Path):
+    # The library gives up for good where the server refuses it one subscription more.
+    more = 'authorization { user: "svc", password: "s3cret" }\nmax_subscriptions: 1\n'
+    server, lost = NatsServer(tmp_path / "nats", more=more), asyncio.Event()
+    await server.start()
+    try:
+        settings = NatsSettings(nats_url=server.url.replace("//", "//svc:s3cret@"))
+        with capture_logs() as lines:
+            async with (
+                asyncio.timeout(10),
+                await Bus.connect(settings, name="test", on_lost=lost.set) as bus,
+                bus.hear("one.more", ignore),
+            ):
+                await lost.wait()
+    finally:
+        await server.stop()
+    addresses = [line["address"] for line in lines if line["event"] == "bus.lost"]
+    assert addresses == [server.url.replace("//", "//…@")]
 
 
 @pytest.mark.parametrize("hard", [True, False])

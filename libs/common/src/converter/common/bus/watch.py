@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import structlog
 
+from converter.common.environment import without_password
 from converter.common.metrics import BUS_INTERRUPTIONS
 
 log = structlog.get_logger()
@@ -47,5 +48,5 @@ class Watch:
     async def on_closed(self) -> None:
         """There will be none again."""
         if self.open:
-            log.critical("bus.lost", address=self._address, error=self.problem)
+            log.critical("bus.lost", address=without_password(self._address), error=self.problem)
             self._on_lost()

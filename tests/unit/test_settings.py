@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import pytest
 from msgspec import Meta, Struct
 
+from converter.common.environment import without_password
 from converter.common.settings import (
     FileAccessAgentSettings,
     NatsSettings,
@@ -139,6 +140,21 @@ def test_a_refused_secret_or_password_is_not_shown_even_in_the_traceback():
         with pytest.raises(SettingsError) as raised:
             load(cls, environ)
         assert "hunter2" not in "".join(traceback.format_exception(raised.value))
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("nats://host:4222", "nats://host:4222"),
+        ("nats://a:hunter2@h1,tls://h2:4222,nats://b:hunter2@h3", "nats://…@h1,tls://h2:4222,nats://…@h3"),
+        ("nats://a:hunter2,hunter2@h1,nats://h2", "nats://…@h1,nats://h2"),
+        ("nats://a:hunter2@hunter2@h1,nats://b:hunter2%40%2C@h2", "nats://…@h1,nats://…@h2"),
+        ("nats://a:hunter2//hunter2 hunter2\nhunter2@h", "nats://…@h"),
+        ("a:hunter2@host:4222", "…@host:4222"),
+    ],
+)
+def test_of_addresses_the_servers_are_shown_and_never_a_password(text: str, shown: str):
+    assert without_password(text) == shown
 
 
 @pytest.mark.parametrize("placeholder", ["REPLACE-ME", "replace-me-please", "https://members.example.invalid/token"])

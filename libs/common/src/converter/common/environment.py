@@ -30,6 +30,8 @@ from msgspec import NODEFAULT, Struct, inspect, structs
 
 S = TypeVar("S", bound=Struct)
 _PLACEHOLDER = re.compile(r"REPLACE-ME|\.invalid\b", re.IGNORECASE)
+_BETWEEN_ADDRESSES = re.compile(r",(?=\w+://)")
+_USER = re.compile(r"^(\w+://)?.*@", re.DOTALL)
 _SWITCH = {"on": "true", "yes": "true", "off": "false", "no": "false"}
 
 
@@ -270,5 +272,8 @@ def _value(field: _Field, text: str, *, production: bool) -> Any:  # noqa: ANN40
 
 
 def without_password(text: str) -> str:
-    """`text` without the user and password of an address in it."""
-    return re.sub(r"//\S*@", "//…@", text)
+    """`text`, an address or several with commas between, without users and passwords.
+
+    A password may hold commas, or an @ that should have been escaped; only a comma before a scheme ends an address.
+    """
+    return ",".join(_USER.sub(r"\1…@", address) for address in _BETWEEN_ADDRESSES.split(text))

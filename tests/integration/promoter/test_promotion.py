@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from converter.common.bus import Bus
+from converter.common.bus import Bus, EventBusUnavailable
 from converter.common.consumer import Transient, consume
 from converter.common.eventlog import JobLog
 from converter.common.identifiers import uuid7
@@ -279,6 +279,24 @@ async def test_storage_that_is_away_leaves_the_promotion_pending_for_a_later_try
     (tmp_path / "away").rename(tmp_path / "objects")
     await promotions.promote(job.job_id, promotion_id)
     assert (await job.promotion(promotion_id)).status == "completed"
+
+
+async def test_an_event_bus_that_is_away_at_the_last_bytes_is_not_blamed_on_the_file_store(
+    bus: Bus, company: Company, promotions: Promotions, job: Job, made: Made, nats_server: NatsServer
+):
+    async def lose_the_bus(exchange: Exchange) -> None:
+        await nats_server.kill()
+        await exchange.body()
+
+    promotion_id = await job.request()
+    company.faults.append(lose_the_bus)
+    with pytest.raises(EventBusUnavailable):
+        await promotions.promote(job.job_id, promotion_id)
+    assert (len(company.uploads), company.kept) == (1, 0)
+    await nats_server.start()
+    async with consuming(bus, promotions):
+        assert (await job.ended(promotion_id)).status == "completed"
+    assert company.files == {PATH: made.content}
 
 
 async def test_a_promotion_of_a_job_that_does_not_exist_is_nothing_to_do(company: Company, promotions: Promotions):

@@ -103,6 +103,7 @@ class FileStore:
             FileGatewayUnavailable: a refusal, or no success in time.
             AuthServiceUnavailable: no token, or a fresh token was refused too.
             StorageError: the artifact cannot be read, or is not what was recorded; the store was not given all of it.
+            Exception: whatever `upload.wanted` raises; the store was not given all of it.
         """
         answer_s = min(LONGEST_ANSWER_S, upload.remaining_s / 10)
         pauses_s = iter(self._retry_pauses_s)

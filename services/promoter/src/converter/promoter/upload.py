@@ -11,7 +11,7 @@ from typing import NoReturn, Self
 
 from msgspec import Struct
 
-from converter.common.storage import ArtifactCorrupt, Download, StorageError
+from converter.common.storage import ArtifactCorrupt, Download
 from converter.contracts.job import Artifact
 
 
@@ -64,7 +64,7 @@ class UploadBody:
         self._turn, self._over = asyncio.Lock(), False
         self.complete = False
         """Whether the last chunk has been given away."""
-        self.failure: StorageError | TooLate | NotWanted | None = None
+        self.failure: Exception | None = None
         """What ended the iteration early; an HTTP client may report it as a broken connection."""
 
     async def __aenter__(self) -> Self:
@@ -93,7 +93,7 @@ class UploadBody:
             self._next = await self._read() if chunk else b""
             if not self._next and not self.complete:
                 await self._release()
-        except (StorageError, TooLate, NotWanted) as failure:
+        except Exception as failure:
             self.failure = failure
             raise
         self._patience.reschedule(asyncio.get_running_loop().time() + self._patience_s)

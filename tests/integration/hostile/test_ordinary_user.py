@@ -30,5 +30,6 @@ async def test_each_way_to_end_is_told_apart_without_roots_privileges(tmp_path: 
         "hours of products": ["TimedOut", uid],
         "an input of 8 GB": ["OutOfMemory", uid],
         "the least integer over minus one": ["Crashed", uid],
+        "a locked directory in place of its log": ["Converted", uid],
         "a good one": ["Converted", uid],
     }

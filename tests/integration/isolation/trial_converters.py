@@ -234,11 +234,15 @@ def removes_its_log(task: ConversionTask, progress: Progress) -> Conversion:
     return conversion(task)
 
 
-def puts_a_directory_in_place_of_its_log(task: ConversionTask, progress: Progress) -> Conversion:
+def puts_a_locked_directory_in_place_of_its_log(task: ConversionTask, progress: Progress) -> Conversion:
+    made = conversion(task)
     removes_its_log(task, progress)
-    (task.workdir / "stage.log").mkdir()
-    (task.workdir / "stage.log" / "file").touch()
-    return conversion(task)
+    inner = task.workdir / "stage.log" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "file").touch()
+    for locked in (inner, inner.parent, task.workdir):
+        locked.chmod(0o500)
+    return made
 
 
 def swells_its_log(task: ConversionTask, progress: Progress) -> Conversion:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
-import stat
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Self
+from uuid import uuid4
 
 FILENAME = "stage.log"
 CHUNK_BYTES = 1 << 16
@@ -85,11 +84,11 @@ class StageLog:
     def _restore(self) -> None:
         kept = os.pread(self._file, self._limit_bytes, 0)
         try:
-            is_directory = stat.S_ISDIR(os.lstat(self._path).st_mode)
-        except FileNotFoundError:
-            pass
-        else:
-            shutil.rmtree(self._path) if is_directory else self._path.unlink()
+            self._path.unlink(missing_ok=True)
+        except IsADirectoryError:
+            # It may be locked, and hold more than can be removed on the event loop; whoever removes the work directory
+            # removes it. The converter cannot have taken a name that it could not guess.
+            self._path.rename(self._path.with_name(uuid4().hex))
         restored = os.open(self._path, _ANEW | os.O_EXCL, 0o600)
         os.close(self._file)
         self._file = restored

@@ -141,6 +141,39 @@ async def test_a_page_comes_back_by_itself_after_the_gateway_was_away(page: Page
     await expect(lines.filter(has_text="ONNX")).to_have_count(len(once))
 
 
+async def test_no_loss_is_announced_where_the_page_itself_ends_its_connections(
+    page: Page, operator: Operator, stack: Stack
+):
+    stack.send_signal("stage-bie", signal.SIGSTOP)
+    job_id = await operator.post()
+    await page.goto(f"/#/jobs/{job_id}")
+    await expect(page.locator(".stage.done")).to_have_count(1, timeout=SLOW_MS)
+    await page.evaluate(
+        """() => {
+          window.changes = 0;
+          const watched = document.getElementById("banner");
+          new MutationObserver(() => window.changes++).observe(watched, { attributes: true });
+        }"""
+    )
+
+    async def look(*, hidden: bool) -> None:
+        await page.evaluate(
+            """(hidden) => {
+              Object.defineProperty(document, "hidden", { value: hidden, configurable: true });
+              document.dispatchEvent(new Event("visibilitychange"));
+            }""",
+            hidden,
+        )
+
+    await look(hidden=True)
+    async with page.expect_response(f"**/jobs/{job_id}/events"):
+        await look(hidden=False)
+    await page.get_by_role("link", name="Jobs", exact=True).first.click()
+    await expect(page.locator(f"a[href='#/jobs/{job_id}']")).to_be_visible()
+    assert await page.evaluate("window.changes") == 0
+    stack.send_signal("stage-bie", signal.SIGCONT)
+
+
 async def test_the_log_of_a_job_that_is_over_is_told_once(page: Page, operator: Operator):
     job_id = await operator.post()
     await page.goto(f"/#/jobs/{job_id}")

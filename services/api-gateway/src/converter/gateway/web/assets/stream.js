@@ -32,7 +32,7 @@ export async function follow(path, take, signal, { opened = () => {} } = {}) {
       const answer = await request(path, { signal: connection.signal, headers });
       if (answer.status === 204 || !answer.body) return;
       opened();
-      for await (const event of events(answer.body)) {
+      for await (const event of events(answer.body, connection.signal)) {
         lastId = event.id ?? lastId;
         if (take(event.kind, event.data)) return;
       }
@@ -50,13 +50,15 @@ export async function follow(path, take, signal, { opened = () => {} } = {}) {
 
 /**
  * @param {ReadableStream<Uint8Array<ArrayBuffer>>} body
+ * @param {AbortSignal} signal ends it
  * @returns {AsyncGenerator<{kind: string, id: string | null, data: any}>}
  */
-async function* events(body) {
+async function* events(body, signal) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
-    const { done, value } = await reader.read().catch(() => {
+    const { done, value } = await reader.read().catch((error) => {
+      if (signal.aborted) throw error;
       unanswered();
       throw new Unreachable();
     });

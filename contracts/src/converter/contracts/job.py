@@ -25,6 +25,8 @@ Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 Platform = Literal["520", "530", "630", "720", "730"]
 PresetName = Literal["kneron", "tensorflow", "yolo", "pytorch", "caffe", "none"]
 Fault = Literal["input", "toolchain", "service"]
+TARGET_OBJECT_KEY_MAX_BYTES = 1024
+"""How long a promotion's key in the file store may be, in UTF-8."""
 
 
 def timestamp(moment: datetime | None = None) -> Timestamp:

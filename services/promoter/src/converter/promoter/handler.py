@@ -19,7 +19,7 @@ from converter.common.provenance import SUFFIX
 from converter.common.storage import ArtifactStore, StorageError, StorageUnavailable
 from converter.common.workers import Presence
 from converter.contracts.facts import PromotionCompleted, PromotionFailed, PromotionRequested
-from converter.contracts.job import Artifact, JobRecord, Promotion, moment, timestamp
+from converter.contracts.job import TARGET_OBJECT_KEY_MAX_BYTES, Artifact, JobRecord, Promotion, moment, timestamp
 from converter.contracts.subjects import job_of
 from converter.promoter.file_store import FileGatewayUnavailable, FileStore, NotPromoted
 from converter.promoter.upload import NotWanted, Upload
@@ -29,8 +29,8 @@ log = structlog.get_logger()
 Outcome = PromotionCompleted | PromotionFailed
 STORAGE_UNAVAILABLE = "storage_unavailable"
 """The code of a promotion whose artifact is gone from storage, or is not what was recorded."""
-KEY_MAX_BYTES, NAME_MAX_BYTES = 1024, 255
-"""How long a key of the file store may be (the contract says), and its last part (most file systems do)."""
+NAME_MAX_BYTES = 255
+"""How long the last part of a key may be, on most file systems."""
 
 
 class Promotions:
@@ -160,7 +160,8 @@ def _to_upload(job: JobRecord, promotion: Promotion) -> list[tuple[str, Artifact
     if statement is None:
         return [(key, artifact)]
     beside = key + SUFFIX
-    if len(beside.encode()) > KEY_MAX_BYTES or len(beside.rpartition("/")[2].encode()) > NAME_MAX_BYTES:
+    name = beside.rpartition("/")[2]
+    if len(beside.encode()) > TARGET_OBJECT_KEY_MAX_BYTES or len(name.encode()) > NAME_MAX_BYTES:
         log.warning("promotion.statement_left_out", target=key, why="its key would be too long")
         return [(key, artifact)]
     return [(beside, statement), (key, artifact)]

@@ -6,7 +6,8 @@ import re
 import unicodedata
 from urllib.parse import unquote
 
-KEY_MAX_BYTES = 1024
+from converter.contracts.job import TARGET_OBJECT_KEY_MAX_BYTES
+
 _DECODINGS = 3
 _OTHER_ESCAPE = re.compile("%u[0-9a-fA-F]{4}")
 """What some servers decode beside RFC 3986: `%u002e` is a dot to them."""
@@ -30,8 +31,8 @@ def check_object_key(key: str) -> str:
         size = len(key.encode())
     except UnicodeEncodeError:
         raise InvalidObjectKey(key, "it is not Unicode text") from None
-    if size > KEY_MAX_BYTES:
-        raise InvalidObjectKey(key, f"it has {size} bytes of UTF-8; allowed: at most {KEY_MAX_BYTES}")
+    if size > TARGET_OBJECT_KEY_MAX_BYTES:
+        raise InvalidObjectKey(key, f"it has {size} bytes of UTF-8; allowed: at most {TARGET_OBJECT_KEY_MAX_BYTES}")
     read = key
     for _ in range(_DECODINGS + 1):
         # Compatible forms too: a full-width dot or slash is a plain one to whoever normalises names (NFKC).

@@ -12,7 +12,7 @@ from converter.common.identifiers import uuid7
 from converter.common.lifecycle import State, pending
 from converter.common.promotion import out_of_time, request_promotion
 from converter.contracts.facts import PromotionFailed, PromotionRequested
-from converter.contracts.job import STAGES, JobRecord, Promotion, Stage, moment, timestamp
+from converter.contracts.job import STAGES, TARGET_OBJECT_KEY_MAX_BYTES, JobRecord, Promotion, Stage, moment, timestamp
 from converter.gateway.caller import Caller
 from converter.gateway.endpoints.jobs import ApiRequest, own, own_job
 from converter.gateway.endpoints.object_key import InvalidObjectKey, check_object_key
@@ -64,8 +64,9 @@ _ORDER = {
         "target_object_key": {
             "type": "string",
             "minLength": 1,
-            "maxLength": 1024,
-            "description": "Relative, without `..`, empty segments, backslashes and control characters; 1024 bytes.",
+            "maxLength": TARGET_OBJECT_KEY_MAX_BYTES,
+            "description": "Relative, without `..`, empty segments, backslashes and control characters; "
+            f"{TARGET_OBJECT_KEY_MAX_BYTES} bytes.",
         },
     },
 }

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import msgspec
 from msgspec import Struct
 
+from converter.contracts.job import TARGET_OBJECT_KEY_MAX_BYTES
+
 SMALL_BODY_MAX_BYTES = 64 * 1024
 """The largest form field and the largest JSON body."""
 
@@ -114,7 +116,8 @@ ERRORS: dict[str, ClientError] = {
     "invalid_object_key": ClientError(
         422,
         "The target object key cannot be used.",
-        "Name a relative path without empty segments, `.` and `..`, of at most 1024 bytes: models/alice/yolo.nef.",
+        "Name a relative path without empty segments, `.` and `..`, of at most "
+        f"{TARGET_OBJECT_KEY_MAX_BYTES} bytes: models/alice/yolo.nef.",
     ),
     "idempotency_mismatch": ClientError(
         422, "Another request was sent with this Idempotency-Key.", "Use a new key for every new request."

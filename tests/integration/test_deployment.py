@@ -181,7 +181,7 @@ async def test_a_subscriber_that_comes_later_is_served_after_a_second_reload_and
 
     assert await eventually(taken, within_s=40) == [1]
     assert await eventually(read)
-    assert gateway.connection == 0
+    assert gateway.connection_number == 0
 
 
 async def test_a_replaced_key_counts_from_the_reload_on_and_the_old_one_no_more(

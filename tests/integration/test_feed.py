@@ -36,10 +36,10 @@ async def test_an_outage_leaves_no_requests_to_which_messages_come_when_nobody_w
     bus: Bus, job_log: JobLog, nats_server: NatsServer
 ) -> None:
     async def away() -> bool:
-        return bus.connection is None
+        return bus.connection_number is None
 
     async def back() -> bool:
-        return bus.connection is not None
+        return bus.connection_number is not None
 
     async with bus.feed(EVENTS, DURABLE) as feed:
         await nats_server.kill()

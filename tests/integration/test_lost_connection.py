@@ -73,7 +73,7 @@ def test_a_connection_that_the_library_has_given_up_without_a_word_is_begun_anew
     async def heal() -> None:
         async with await Bus.connect(NatsSettings(nats_url=nats_url), name="test") as bus:
             await lose(bus)
-            assert bus.connection == 0, "the library holds it to be well"
+            assert bus.connection_number == 0, "the library holds it to be well"
 
             async def stored() -> bool:
                 with suppress(EventBusUnavailable):
@@ -81,7 +81,7 @@ def test_a_connection_that_the_library_has_given_up_without_a_word_is_begun_anew
                 return False
 
             assert await eventually(stored, within_s=20)
-            assert bus.connection == 1
+            assert bus.connection_number == 1
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(heal())

@@ -122,7 +122,7 @@ class Live:
         self._watches: dict[str, set[Watch]] = {}
         self._told: OrderedDict[str, bytes] = OrderedDict()
         """The last report on each subject, empty where there is none: what was heard, or asked for."""
-        self._connection: int | None = None
+        self._connection_number: int | None = None
 
     @property
     def ending(self) -> bool:
@@ -192,9 +192,9 @@ class Live:
         return report if report and is_current(report, job) else None
 
     async def _last_told(self, subject: str) -> bytes:
-        if self._bus.connection != self._connection:  # what was told meanwhile was not heard
+        if self._bus.connection_number != self._connection_number:  # what was told meanwhile was not heard
             self._told.clear()
-            self._connection = self._bus.connection
+            self._connection_number = self._bus.connection_number
         if subject not in self._told:
             found = await self._bus.last(PROGRESS, subject)
             if subject not in self._told:  # or else it was heard meanwhile, and is newer

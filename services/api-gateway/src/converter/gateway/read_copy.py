@@ -109,14 +109,14 @@ class ReadCopy:
         """What the follower was sent last."""
         self._lost = False
         self._moved = asyncio.Event()
-        self._connection: int | None = None
+        self._connection_number: int | None = None
         self._holds_until = 0.0
         job_log.on_revision = self._take
 
     @property
     def holds(self) -> bool:
         """Whether the copy is known to be as good as the leader."""
-        return time.monotonic() < self._holds_until and self._bus.connection == self._connection
+        return time.monotonic() < self._holds_until and self._bus.connection_number == self._connection_number
 
     async def read(self, job_id: str, caller: Caller | None) -> Copied:
         """The job, for an answer to `caller`; None for a caller that is known to see it.
@@ -168,7 +168,7 @@ class ReadCopy:
         Raises:
             _Lost, TimeoutError, EventBusUnavailable, BusRefused: it may not, or nobody knows.
         """
-        self._connection = self._bus.connection
+        self._connection_number = self._bus.connection_number
         self._number, self._lost = 0, False
         self._sequence = await self._bus.last_sequence(EVENTS)
         async with self._bus.follow(EVENTS, self._sequence, self._hear):
@@ -180,7 +180,7 @@ class ReadCopy:
                     while self._sequence < last:
                         self._moved.clear()
                         await self._moved.wait()
-                if self._lost or self._bus.connection != self._connection:
+                if self._lost or self._bus.connection_number != self._connection_number:
                     raise _Lost("events were lost, or the connection")
                 self._holds_until = asked_at + HOLDS_S
                 await asyncio.sleep(LOOK_S)

@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
 from converter.common.access import inbox
+from converter.common.bus.connection_events import ConnectionEvents
 from converter.common.bus.errors import (
     FAULTS,
     FULL,
@@ -32,7 +33,6 @@ from converter.common.bus.errors import (
 from converter.common.bus.feed import Feed
 from converter.common.bus.healing import Healing
 from converter.common.bus.messages import REQUEST_TIMEOUT_S, Followed, StoredMessage, of_api, of_direct
-from converter.common.bus.watch import Watch
 from converter.common.service import Unreachable
 from converter.common.settings import NatsSettings
 
@@ -47,8 +47,8 @@ BATCH_MAX_BYTES = 4 << 20
 class Bus:
     """A connection that heals itself for as long as the process lives."""
 
-    def __init__(self, client: Client, address: str, watch: Watch) -> None:
-        self._client, self._watch = client, watch
+    def __init__(self, client: Client, address: str, events: ConnectionEvents) -> None:
+        self._client, self._events = client, events
         self._healing = Healing(client, self.round_trip)
         self.address = address
         """Where it was told to connect."""
@@ -65,17 +65,17 @@ class Bus:
         Raises:
             Unreachable: there is no server at the address, or it refuses these credentials.
         """
-        client, watch = Client(), Watch(settings.nats_url, on_lost)
-        bus = cls(client, settings.nats_url, watch)
+        client, events = Client(), ConnectionEvents(settings.nats_url, on_lost)
+        bus = cls(client, settings.nats_url, events)
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT_S):
                 await client.connect(
                     settings.nats_url.split(","),
                     name=name,
-                    error_cb=watch.on_error,
-                    disconnected_cb=watch.on_disconnect,
-                    reconnected_cb=watch.on_reconnect,
-                    closed_cb=watch.on_closed,
+                    error_cb=events.on_error,
+                    disconnected_cb=events.on_disconnect,
+                    reconnected_cb=events.on_reconnect,
+                    closed_cb=events.on_closed,
                     max_reconnect_attempts=-1,
                     reconnect_time_wait=0.25,  # type: ignore[arg-type]  # seconds; fractions work
                     connect_timeout=2,
@@ -88,15 +88,15 @@ class Bus:
         except (TimeoutError, OSError, nats.errors.Error) as error:
             with contextlib.suppress(Exception):
                 await client.close()
-            why = watch.problem or str(error) or type(error).__name__
+            why = events.problem or str(error) or type(error).__name__
             raise Unreachable("NATS", settings.nats_url, why) from error
-        watch.open = True
+        events.open = True
         await bus._healing.begin()
         return bus
 
     async def close(self) -> None:
         """Send what is buffered, then end the connection."""
-        self._watch.open = False
+        self._events.open = False
         await self._healing.end()
         for ending in (partial(self._client.flush, timeout=1), self._client.close):
             with contextlib.suppress(*FAULTS):  # the server may be on its way down, too
@@ -117,7 +117,7 @@ class Bus:
             await asyncio.sleep(0.1)
 
     @property
-    def connection(self) -> int | None:
+    def connection_number(self) -> int | None:
         """Counts the connections that there have been; none while there is none."""
         return self._client.stats["reconnects"] if self._client.is_connected else None
 

@@ -12,7 +12,7 @@ from converter.common.metrics import BUS_INTERRUPTIONS
 log = structlog.get_logger()
 
 
-class Watch:
+class ConnectionEvents:
     """What the library tells of the connection, for the log and for whoever cannot go on without one."""
 
     def __init__(self, address: str, on_lost: Callable[[], None]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -207,6 +209,23 @@ async def test_a_replaced_key_counts_from_the_reload_on_and_the_old_one_no_more(
     with pytest.raises(Unreachable, match="Authorization"):
         await connect("old")
     assert await connect(GATEWAY), "the others keep theirs"
+
+
+# nats-py leaves each socket that a server refused to the garbage collector.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_service_whose_key_is_replaced_learns_that_there_is_no_way_back(server: Server, tmp_path: Path) -> None:
+    users, lost = tmp_path / "users", asyncio.Event()
+    settings = NatsSettings(nats_url=server.url, nats_nkey_seed_file=users / "old.seed")
+    shutil.copy(users / "promoter.seed", users / "old.seed")
+    async with await Bus.connect(settings, name=PROMOTER, on_lost=lost.set):
+        for replaced in ("promoter.seed", "promoter.public"):
+            (users / replaced).unlink()
+        make_users(users)
+        shutil.copy(users / CONFIGURATION, tmp_path)
+        server.program.send_signal(signal.SIGHUP)
+        async with asyncio.timeout(20):
+            await lost.wait()
+    gc.collect()
 
 
 def test_keys_are_kept_private_and_may_be_elsewhere(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 import structlog
@@ -10,6 +11,10 @@ from converter.common.environment import without_password
 from converter.common.metrics import BUS_INTERRUPTIONS
 
 log = structlog.get_logger()
+
+REFUSED_S = 5.0
+"""For how long servers may refuse the user, as while one reads its configuration, before there is no way back."""
+REFUSAL = "authorization violation"
 
 
 class ConnectionEvents:
@@ -21,6 +26,7 @@ class ConnectionEvents:
         """Whether the connection is meant to be there."""
         self._told: str | None = None
         self._last: str | None = None
+        self._refused_at: float | None = None
 
     @property
     def problem(self) -> str | None:
@@ -33,6 +39,10 @@ class ConnectionEvents:
         if self._last.startswith("nats: '"):  # the library quotes a server's own words
             self._told = self._last
         log.warning("bus.error", error=self._last)
+        if self.open and REFUSAL in self._last.lower():
+            self._refused_at = self._refused_at or time.monotonic()
+            if time.monotonic() >= self._refused_at + REFUSED_S:
+                await self.on_closed()  # the library would ask for ever
 
     async def on_disconnect(self) -> None:
         """The connection is gone; one that this process closes is none that was lost."""
@@ -42,11 +52,12 @@ class ConnectionEvents:
 
     async def on_reconnect(self) -> None:
         """There is one again."""
-        self._told = self._last = None
+        self._told = self._last = self._refused_at = None
         log.info("bus.reconnected")
 
     async def on_closed(self) -> None:
         """There will be none again."""
         if self.open:
+            self.open = False
             log.critical("bus.lost", address=without_password(self._address), error=self.problem)
             self._on_lost()

@@ -87,16 +87,20 @@ async def full_nats(system: System) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def full_storage(system: System) -> AsyncIterator[None]:
+async def full_storage(system: System, new_directories: int = 0) -> AsyncIterator[None]:
     """The server has taken room in advance, which is used up first.
 
     Where one of its databases has met the full disk, it is started again once there is room: see docs/durability.md.
+    Each of `new_directories` has it write to one of them.
     """
     async with open_store(load(StorageSettings, system.stack.variables)) as store:
         with filled(system.storage):
             with suppress(StorageUnavailable):
                 while True:
                     await store.put(f"ballast/{secrets.token_hex(8)}", secrets.token_bytes(1 << 20))
+            for _ in range(new_directories):
+                with suppress(StorageUnavailable):
+                    await store.put(f"ballast/{secrets.token_hex(8)}/one", b"x")
             yield
     if DATABASE_FULL.search(system.server.log.read_text()):
         await system.server.kill()
@@ -117,6 +121,14 @@ async def test_jobs_go_on_by_themselves_after_the_disk_of_the_event_bus_was_full
 
 async def test_jobs_go_on_by_themselves_after_the_storage_was_full(system: System, tmp_path: Path) -> None:
     await suffer(system.stack, tmp_path, 3, full_storage(system), {(502, "storage_unavailable"), (507, "storage_full")})
+
+
+async def test_jobs_go_on_after_a_storage_whose_directories_met_the_full_disk_was_started_again(
+    system: System, tmp_path: Path
+) -> None:
+    fault = full_storage(system, new_directories=60)
+    await suffer(system.stack, tmp_path, 5, fault, {(502, "storage_unavailable"), (507, "storage_full")})
+    assert DATABASE_FULL.search(system.server.log.read_text())
 
 
 async def test_jobs_go_on_by_themselves_after_the_work_directory_was_full(system: System, tmp_path: Path) -> None:

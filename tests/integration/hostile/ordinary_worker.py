@@ -12,6 +12,7 @@ from integration.hostile.models import DIGITS, MODELS
 from integration.isolation.bench import MODULE, SOURCES
 
 from converter.common.isolation import Confinement, Isolation, Limits
+from converter.common.stage.workdirs import workdirs
 from converter.contracts.job import Stage
 
 CONVERTER = f"{CONVERTERS[Stage.ONNX]}:convert"
@@ -30,22 +31,24 @@ TAKEN_OVER = {"a locked directory in place of its log": f"{MODULE}:puts_a_locked
 
 async def main(root: Path) -> None:
     told = {}
-    async with Isolation(
-        preload=[CONVERTERS[Stage.ONNX], MODULE], confinement=Confinement(sources=(SOURCES,))
-    ) as isolation:
+    async with (
+        Isolation(preload=[CONVERTERS[Stage.ONNX], MODULE], confinement=Confinement(sources=(SOURCES,))) as isolation,
+        workdirs(root) as places,
+    ):
         for name, limits in MODELS_AND_LIMITS.items():
             model = root / "model.onnx"
             model.write_bytes(MODELS[name]() if name in MODELS else DIGITS)
-            outcome = await isolation.run(
-                TAKEN_OVER.get(name, CONVERTER),
-                task(Stage.ONNX, model, root / name),
-                limits,
-                on_progress=lambda _fraction, _activity: None,
-                cancel=asyncio.Event(),
-            )
+            async with places.one() as place:
+                outcome = await isolation.run(
+                    TAKEN_OVER.get(name, CONVERTER),
+                    task(Stage.ONNX, model, place / "attempt"),
+                    limits,
+                    on_progress=lambda _fraction, _activity: None,
+                    cancel=asyncio.Event(),
+                )
             confined = outcome.run.isolation
             told[name] = [type(outcome).__name__, confined.uid if confined else None]
-    sys.stdout.write(json.dumps(told))
+    sys.stdout.write(json.dumps({"ends": told, "left": [path.name for path in root.iterdir()]}))
 
 
 asyncio.run(main(Path(sys.argv[1])))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import os
 import shutil
 import tempfile
 import time
@@ -32,7 +33,7 @@ class Workdirs:
         try:
             yield path
         finally:
-            await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
+            await asyncio.to_thread(_remove, path)
 
 
 @contextlib.asynccontextmanager
@@ -49,7 +50,7 @@ async def workdirs(parent: Path | None) -> AsyncIterator[Workdirs]:
             async with Repeated(partial(asyncio.to_thread, _remove_abandoned, below), SETTLED_S):
                 yield Workdirs(home)
         finally:
-            await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
+            await asyncio.to_thread(_remove, home)
 
 
 def _remove_abandoned(below: Path) -> None:
@@ -63,4 +64,17 @@ def _remove_abandoned(below: Path) -> None:
 def _remove_unlocked(home: Path) -> None:
     with (home / "lock").open("r+") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        shutil.rmtree(home, ignore_errors=True)
+        _remove(home)
+
+
+def _remove(directory: Path) -> None:
+    """Remove it with all that is in it; a converter may have locked what it made."""
+    shutil.rmtree(directory, ignore_errors=True)
+    if directory.exists():
+        with contextlib.suppress(OSError):
+            directory.chmod(0o700)
+            for parent, names, _ in os.walk(directory):
+                for below in (Path(parent, name) for name in names):
+                    if not below.is_symlink():
+                        below.chmod(0o700)
+        shutil.rmtree(directory, ignore_errors=True)

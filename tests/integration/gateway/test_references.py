@@ -120,6 +120,9 @@ async def test_limits_hold_for_what_is_unpacked(start_gateway: StartGateway, for
     assert (answer.status_code, answer.json()["error"]["details"]["limit_bytes"]) == (413, 1000)
     answer = await post(gateway, form, model, [("s.zip", zipped({f"{n}.png": image for n in range(4)}))])
     assert "more than 3 files" in message(answer)
+    loose = await post(gateway, form, model, [(f"{n}.png", image) for n in range(4)])
+    assert answer.json()["error"]["details"] == loose.json()["error"]["details"]
+    assert answer.json()["error"]["details"]["limit"] == 3
     answer = await post(gateway, form, model, [("s.zip", zipped({"a.png": image}) + bytes(4000))])
     assert answer.status_code in {400, 413}
     answer = await post(gateway, form, model, [("s.zip", zipped({f"{n}.png": image for n in range(3)}))])

@@ -83,8 +83,7 @@ class References:
             raise bad_part(field, "comes after a ZIP archive; allowed: one archive, or loose files")
         if self._loose is None:
             self._loose = self._open_writers.enter_context(ImageArchive(await self._begin()))
-        if self._loose.count >= self.limits.count:
-            raise bad_part("ref_images", f"found more than {self.limits.count} files", limit=self.limits.count)
+        self._check_room()
         return self._loose
 
     async def sent(self, field: str) -> tuple[Writer, ZipWalk]:
@@ -120,9 +119,12 @@ class References:
         )
         return self._writer
 
-    def _check_sent(self, name: str, head: bytes, size_bytes: int) -> None:
+    def _check_room(self) -> None:
         if self.count >= self.limits.count:
-            raise BadArchive(f"has more than {self.limits.count} files")
+            raise bad_part("ref_images", f"found more than {self.limits.count} files", limit=self.limits.count)
+
+    def _check_sent(self, name: str, head: bytes, size_bytes: int) -> None:
+        self._check_room()
         if head.startswith(NPY_MAGIC):
             _check_array(name, head, size_bytes)
         elif image_kind(head) is None and not (head.startswith(ZIP_MAGIC) and _is_npz(name)):

@@ -66,7 +66,7 @@ class _Entry(NamedTuple):
 
 
 CheckFile = Callable[[str, bytes, int], None]
-"""Given a file's name, its first `HEADER_MAX_BYTES` and its size; raises `BadArchive`."""
+"""Given a file's name, its first `HEADER_MAX_BYTES` and its size; raises `BadArchive`, or what shall end the walk."""
 
 
 class ZipWalk:

@@ -139,7 +139,7 @@ async def test_a_file_of_another_kind_is_refused_by_its_first_bytes(gateway: Gat
     writer.close()
 
 
-@pytest.mark.parametrize("content", [b"words", b"GIF89a" + bytes(50), b"PK\x03\x04" + bytes(50), b"\x89PN", b""])
+@pytest.mark.parametrize("content", [b"words", b"GIF89a" + bytes(50), b"\x89PN", b""])
 async def test_an_image_counts_by_its_content(
     gateway: GatewayProcess, form: Form, model: bytes, image: bytes, content: bytes
 ):

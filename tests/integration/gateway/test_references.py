@@ -55,11 +55,12 @@ def message(answer: httpx.Response) -> str:
     return str(answer.json()["error"]["message"])
 
 
-async def test_a_zip_of_images_and_arrays_is_the_reference_set(
-    gateway: GatewayProcess, form: Form, model: bytes, image: bytes, storage_dir: Path
+@pytest.mark.parametrize("filename", ["set.zip", "blob"])
+async def test_a_zip_of_images_and_arrays_is_the_reference_set_whatever_its_name(
+    gateway: GatewayProcess, form: Form, model: bytes, image: bytes, storage_dir: Path, filename: str
 ):
     sent = zipped({"a.png": image, "b/c.png": image, "d.npy": npy(), "e.npz": npz(), "__MACOSX/._a.png": b"x"})
-    answer = await post(gateway, form, model, [("set.zip", sent)])
+    answer = await post(gateway, form, model, [(filename, sent)])
     assert answer.status_code == 201, answer.text
     assert answer.json()["ref_images_count"] == 4
     job_id = answer.json()["job_id"]
@@ -89,16 +90,18 @@ PICKLED = (
         ([("s.zip", zipped({"a.zip": zipped({"b.png": b""})}))], "a ZIP archive"),
         ([("s.zip", zipped({"../a.png": b"x"}))], "leads elsewhere"),
         ([("s.zip", zipped({"a.npy": PICKLED}))], "an array that holds"),
-        ([("s.zip", zipped({}))], "unknown kind"),
+        ([("s.zip", zipped({}))], "the archive has no files"),
+        ([("s.npz", zipped({}))], "the archive has no files"),
         ([("s.zip", zipped({"a.npy": npy()})[:-30])], "damaged"),
         ([("s.zip", zipped({"a.npy": bytes(9 << 20)}))], "grows more than"),
         ([("s.zip", zipped({"a.npy": npy()})), ("b.npy", npy())], "after a ZIP"),
         ([("b.npy", npy()), ("s.zip", zipped({"a.npy": npy()}))], "among other files"),
+        ([("b.npy", npy()), ("c.png", zipped({"a.npy": npy()}))], "among other files"),
         ([("a.npy", PICKLED)], "the array holds"),
         ([("a.npy", npy()[:-1])], "announces"),
         ([("a.npz", zipped({"a.txt": b"x"}))], "allowed in an .npz"),
         ([("a.npz", zipped({"a.npy": PICKLED}))], "an array that holds"),
-        ([("a.bin", zipped({"a.npy": npy()}))], "looks like a ZIP archive"),
+        ([("model.pt", zipped({"archive/data.pkl": b"\x80\x02"}))], "a Python pickle"),
     ],
 )
 async def test_what_cannot_be_used_is_refused_with_the_reason(

@@ -1,6 +1,7 @@
 """The reference set of a job: loose files that become one stored ZIP while they arrive, or a ZIP that the client made.
 
-Images count by their content, arrays by their header. Whether an image can be decoded only the stage finds out.
+Images and archives count by their content, arrays by their header; an `.npz` is told from other archives by its name.
+Whether an image can be decoded only the stage finds out.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from converter.gateway.intake.fed import feed
 from converter.gateway.intake.image_kind import image_kind
 from converter.gateway.intake.numpy_file import HEADER_MAX_BYTES, NPY_MAGIC, BadArray, check_npy
 from converter.gateway.intake.shelf import Shelf
-from converter.gateway.intake.zip_walk import ZIP_MAGIC, ArchiveTooLarge, BadArchive, ZipLimits, ZipWalk
+from converter.gateway.intake.zip_walk import ZIP_MAGIC, ArchiveTooLarge, BadArchive, ZipLimits, ZipWalk, is_archive
 
 ALLOWED = "PNG, JPEG, BMP, WebP, .npy, .npz, or one .zip of such files"
 HIDDEN_FILES_PER_FILE = 4
@@ -173,11 +174,12 @@ class ReferencePart:
 
     async def _begin(self) -> None:
         """Find out what it is, and where it goes."""
-        if self._head.startswith(ZIP_MAGIC) and self._filename.lower().endswith(".zip"):
+        archive = is_archive(self._head)
+        if archive and not _is_npz(self._filename):
             writer, self._walk = await self._references.sent(self._field)
             self._store, self._limit_bytes = writer.write, self._references.limits.all_bytes
             return
-        if self._head.startswith(ZIP_MAGIC) and _is_npz(self._filename):
+        if archive:
             file_bytes = self._references.limits.file_bytes
             limits = ZipLimits(entries=ARRAYS_MAX, file_bytes=file_bytes, all_bytes=file_bytes)
             self._walk = ZipWalk(limits, _check_member_array)

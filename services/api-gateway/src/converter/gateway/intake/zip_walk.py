@@ -37,6 +37,11 @@ _UNIX, _TYPE_MASK, _REGULAR_OR_DIRECTORY = 3, 0o170000, (0, 0o100000, 0o040000)
 _UNPACKED_AT_ONCE = 64 << 10
 
 
+def is_archive(head: bytes) -> bool:
+    """Whether a file that starts with `head` is a ZIP archive; an empty one has only an end."""
+    return head.startswith((ZIP_MAGIC, _END))
+
+
 class BadArchive(Exception):
     """The archive cannot be used."""
 

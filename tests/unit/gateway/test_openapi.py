@@ -15,6 +15,7 @@ from litestar.handlers import HTTPRouteHandler
 
 from converter.gateway.app import INTERNAL, PUBLIC
 from converter.gateway.http.errors import ERRORS
+from converter.gateway.intake.options import DIMENSION_MAX, INPUT_NAME_MAX_CHARS, INPUTS_MAX, Fields
 from converter.gateway.openapi.document import OF_NO_OPERATION, document
 from converter.gateway.openapi.documentation import HEADERS
 from converter.gateway.openapi.faces import Security, internal_face, public_face
@@ -113,6 +114,24 @@ def test_operators_are_asked_for_no_token_and_no_user():
     assert "user_id" not in form["properties"]
     assert "user_id" not in form["required"]
     assert "user_has_active_job" not in internal["components"]["examples"]
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        ["1,3,224,224"],
+        ["input:0:1,3,224,224", "mask:1, 10"],
+        ["输入:1", f"{'x' * INPUT_NAME_MAX_CHARS}:{DIMENSION_MAX}"],
+        [f"model/input_{number}:1" for number in range(INPUTS_MAX)],
+    ],
+)
+def test_the_shapes_that_the_form_takes_fit_its_schema(shapes: list[str]):
+    fields = Fields()
+    for shape in shapes:
+        fields.add("input_shape", shape)
+    assert not fields.problems()
+    form = DESCRIBED["public"]["paths"]["/api/v1/jobs"]["post"]["requestBody"]["content"]["multipart/form-data"]
+    Draft202012Validator(form["schema"]["properties"]["input_shape"]).validate(shapes)
 
 
 def test_an_undocumented_handler_stands_out():

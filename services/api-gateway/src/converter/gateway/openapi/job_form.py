@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from converter.contracts.job import STAGES
-from converter.gateway.intake.options import MODEL_ID_MAX, PLATFORMS, PRESETS
+from converter.gateway.intake.options import (
+    INPUT_NAME_MAX_CHARS,
+    INPUTS_MAX,
+    MODEL_ID_MAX,
+    PLATFORMS,
+    PRESETS,
+    RANK_MAX,
+)
 from converter.gateway.intake.verdict import Verdict
 from converter.gateway.openapi.documentation import BINARY, Answer, Body, FilePart, Operation, Parameter, Schema
 from converter.gateway.representation import JobResource
 
-_DIMENSIONS = r"[1-9][0-9]{0,8}(,[1-9][0-9]{0,8}){0,7}"
+_INPUT_NAME = rf"[\s\S]{{1,{INPUT_NAME_MAX_CHARS}}}"
+_DIMENSION = r" *[1-9][0-9]{0,9} *"
+_DIMENSIONS = rf"{_DIMENSION}(,{_DIMENSION}){{0,{RANK_MAX - 1}}}"
 FILE: Schema = {"type": "string", "format": "binary"}
 _FILES = "PNG, JPEG, BMP or WebP images by content; or one .zip of them; or .npy/.npz arrays, keys naming the inputs."
 
@@ -40,8 +49,8 @@ JOB_FORM: Schema = {
         },
         "input_shape": {
             "type": "array",
-            "items": {"type": "string", "pattern": f"^([A-Za-z0-9_./-]{{1,64}}:)?{_DIMENSIONS}$"},
-            "maxItems": 1,
+            "items": {"type": "string", "pattern": f"^({_INPUT_NAME}:)?{_DIMENSIONS}$"},
+            "maxItems": INPUTS_MAX,
             "description": "Static shapes, `name:1,3,224,224`; the name may be left out for a single input.",
         },
         "preprocess": {

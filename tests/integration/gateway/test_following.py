@@ -234,6 +234,18 @@ async def test_a_bad_last_event_id_is_refused(client: httpx.AsyncClient, job: Jo
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "validation_error")
 
 
+async def test_the_id_of_an_event_that_the_job_has_not_had_is_refused(client: httpx.AsyncClient, job: Job):
+    async def refusal(last: str) -> str:
+        answer = await client.get(f"{job.path}/events", headers={"Last-Event-ID": last})
+        assert answer.status_code == 400
+        (field,) = answer.json()["error"]["details"]["fields"]
+        return str(field["message"])
+
+    assert "the id of an event of this job" in await refusal("2")
+    await job.happen(JobCancelled(at=jobs.AT))
+    assert "the job's last event is 2" in await refusal("40")
+
+
 async def test_many_clients_follow_one_job_and_those_that_vanish_are_forgotten(client: httpx.AsyncClient, job: Job):
     async def follow() -> list[Seen]:
         return await everything(client, f"{job.path}/events")

@@ -107,6 +107,15 @@ async def test_a_bad_last_event_id_is_refused(operators: httpx.AsyncClient, job:
     assert (answer.status_code, answer.json()["code"]) == (400, "validation_error")
 
 
+@pytest.mark.parametrize("given", ["40", "40.0"])
+async def test_the_id_of_an_event_that_the_job_has_not_had_is_refused(
+    operators: httpx.AsyncClient, job: Job, given: str
+):
+    answer = await operators.get(path(job), headers={"Last-Event-ID": given})
+    assert (answer.status_code, answer.json()["code"]) == (400, "validation_error")
+    assert "the id of an event of this job" in answer.json()["details"]["fields"][0]["message"]
+
+
 async def test_a_gateway_that_stops_ends_the_stream_at_once(start_gateway: StartGateway, model: bytes):
     gateway = await start_gateway()
     async with gateway.client() as client, gateway.operators() as operators:

@@ -17,7 +17,7 @@ from converter.common.bus import EventBusUnavailable
 from converter.contracts.facts import Event, JobDeleted
 from converter.contracts.job import JobRecord
 from converter.gateway.caller import Caller
-from converter.gateway.endpoints.jobs import ApiRequest, current, shown_job
+from converter.gateway.endpoints.jobs import ApiRequest, current, own_job, shown_job
 from converter.gateway.gateway import Gateway
 from converter.gateway.http.errors import FieldError, bad_fields
 from converter.gateway.http.sse import HEARTBEAT, HEARTBEAT_S, sse_answer, sse_event
@@ -31,7 +31,7 @@ _EVENTS = Operation(
         Parameter(
             "Last-Event-ID",
             {"type": "string", "pattern": "^[0-9]{0,9}$"},
-            "The id of the last event that was seen.",
+            "The id of the last event of this job that was seen.",
             "header",
         ),
     ),
@@ -55,7 +55,7 @@ async def get_events(request: ApiRequest, gateway: Gateway, job_id: str) -> Resp
     204 when there is nothing more to come, which tells an EventSource not to connect again.
     """
     seen = _last_event_id(request.headers.get("last-event-id"))
-    record = await shown_job(gateway, request.user, job_id)
+    record = await job_with_event(gateway, request.user, job_id, seen)
     if over(record) and record.revision <= seen:
         return Response(b"", status_code=204)
     return follow(gateway, request.user, JobEvents(gateway, request.user, job_id, seen, Facts()).events)
@@ -213,6 +213,21 @@ class JobEvents:
                 "progress": progress(job, report.fraction),
             },
         )
+
+
+async def job_with_event(gateway: Gateway, caller: Caller, job_id: str, revision: int) -> JobRecord:
+    """A job that the caller sees, to go on after its event `revision`.
+
+    Raises:
+        Refusal: `validation_error`, the job has had no such event; else as `own_job` does.
+    """
+    record = await shown_job(gateway, caller, job_id)
+    if record.revision < revision:  # the copy may trail a client that has followed elsewhere
+        record = await own_job(gateway, caller, job_id)
+    if record.revision < revision:
+        wrong = f"found {revision}, the job's last event is {record.revision}; allowed: the id of an event of this job"
+        raise bad_fields([FieldError("Last-Event-ID", wrong)])
+    return record
 
 
 def over(job: JobRecord) -> bool:

@@ -13,8 +13,8 @@ from litestar.enums import MediaType
 from converter.common.bus import EventBusUnavailable
 from converter.contracts import subjects
 from converter.contracts.facts import Event
-from converter.gateway.endpoints.events import JobEvents, follow, over
-from converter.gateway.endpoints.jobs import ApiRequest, shown_job
+from converter.gateway.endpoints.events import JobEvents, follow, job_with_event, over
+from converter.gateway.endpoints.jobs import ApiRequest
 from converter.gateway.endpoints.logs import lines_on, log_event, woken_by_lines
 from converter.gateway.gateway import Gateway
 from converter.gateway.http.errors import FieldError, bad_fields
@@ -30,7 +30,7 @@ _EVENTS = Operation(
         Parameter(
             "Last-Event-ID",
             {"type": "string", "pattern": f"^({LAST_EVENT_ID})?$"},
-            "The id of the last event that was seen.",
+            "The id of the last event of this job that was seen.",
             "header",
         ),
     ),
@@ -49,7 +49,7 @@ async def follow_job(request: ApiRequest, gateway: Gateway, job_id: str) -> Resp
     a day, the last 1,000 of each stage). Ids are `revision.line`; a revision alone is taken, too.
     """
     revision, line = _last_event_id(request.headers.get("last-event-id"))
-    record = await shown_job(gateway, request.user, job_id)
+    record = await job_with_event(gateway, request.user, job_id, revision)
     if over(record) and record.revision <= revision:
         return Response(b"", status_code=204)
     telling = _StatusAndLog(gateway, job_id, revision, line)

@@ -415,6 +415,20 @@ async def test_a_followed_log_gives_each_line_once_and_ends_with_the_job(client:
     ]
 
 
+async def test_who_follows_a_log_again_gets_all_of_it_again_and_the_document_promises_nothing_else(
+    client: httpx.AsyncClient, job: Job
+):
+    await job.complete(Stage.ONNX, log=b"stored 1\nstored 2")
+    await job.happen(JobCancelled(at=jobs.AT))
+    path = f"{job.path}/logs?follow=true"
+    first = await everything(client, path)
+    assert [event.kind for event in first] == ["log", "log", "end"]
+    assert await everything(client, path, **{"Last-Event-ID": "2"}) == first
+    described = (await client.get("/openapi")).json()["paths"]["/api/v1/jobs/{job_id}/logs"]["get"]
+    assert [status for status in described["responses"] if status.startswith("2")] == ["200"]
+    assert "anew" in described["description"]
+
+
 async def test_a_job_that_is_deleted_ends_its_followers(client: httpx.AsyncClient, job: Job):
     async with following(client, f"{job.path}/logs?follow=true") as events:
         await job.write(Stage.ONNX, 1, "a line")

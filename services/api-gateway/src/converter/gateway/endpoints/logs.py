@@ -67,7 +67,6 @@ _LOGS = Operation(
     ),
     answers={
         200: Answer("The log, or its lines as events; `end` says why.", {}, (), ("text/plain", "text/event-stream")),
-        204: Answer("Followed, and nothing more will come."),
     },
     refusals=("storage_unavailable", "service_busy"),
     tag="artifacts",
@@ -78,7 +77,8 @@ _LOGS = Operation(
 async def get_logs(request: ApiRequest, gateway: Gateway, job_id: str) -> Response[bytes]:
     """The stored log of each stage that has ended, and of one that has not the lines so far (the last 1,000).
 
-    With `follow=true` every line is an event, and the stream ends with the job.
+    With `follow=true` every line is an event, and the stream ends with the job. The lines have no ids: who connects
+    again gets all of them anew. `end` with the job's `status` means not to; with a `reason`: the token has expired.
     """
     query = LogQuery.parse(request.scope["query_string"])
     caller = request.user

@@ -156,7 +156,10 @@ async def test_a_job_with_a_pending_promotion_is_not_deleted(client: httpx.Async
     job_id = await posted(client, model, targets="onnx")
     await complete(job_log, job_id)
     await happen(job_log, job_id, promotion(datetime.now(UTC) + timedelta(minutes=1)))
-    assert code(await client.delete(f"/api/v1/jobs/{job_id}")) == (409, "promotion_in_progress")
+    refused = await client.delete(f"/api/v1/jobs/{job_id}")
+    assert code(refused) == (409, "promotion_in_progress")
+    assert refused.json()["error"]["message"] == 'The artifact of onnx is on its way to "a".'
+    assert refused.json()["error"]["details"]["target_object_key"] == "a"
     assert isinstance(await job_log.read(job_id), JobRecord)
 
 

@@ -2,7 +2,7 @@
 
 JobNotReadyForPromote   the job has not completed
 SourceNotAvailable      the stage has made nothing
-PromotionInProgress     another artifact is on its way to the same key
+PromotionInProgress     another artifact is on its way to the same key, or one of a job that is to be deleted
 TooManyPromotions       as many as may be are on their way
 """
 
@@ -32,7 +32,7 @@ class SourceNotAvailable(Exception):
 
 
 class PromotionInProgress(Exception):
-    """`pending` is on its way to the key that was asked for."""
+    """`pending` is on its way, and must end before what was asked for can be done."""
 
     def __init__(self, pending: Promotion) -> None:
         super().__init__(f"{pending.source} is being uploaded to {pending.target_object_key!r}")

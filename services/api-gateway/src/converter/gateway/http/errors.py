@@ -85,7 +85,7 @@ ERRORS: dict[str, ClientError] = {
         409, "That stage has made nothing that could be had.", "Name one of the sources in details.available."
     ),
     "promotion_in_progress": ClientError(
-        409, "Another artifact is on its way to this key.", "Wait until that promotion has ended."
+        409, "An artifact of this job is on its way to the file store.", "Wait until that promotion has ended."
     ),
     "job_not_active": ClientError(
         409, "The job has ended; there is nothing to cancel.", "DELETE removes it and what it made."

@@ -17,6 +17,7 @@ from converter.gateway.clients.tokens import NotAuthentic
 from converter.gateway.http.body import ClientGone
 from converter.gateway.http.errors import Refusal
 from converter.gateway.http.headers import challenge
+from converter.gateway.http.written import shown
 
 PROMOTIONS_RETRY_AFTER_S = 10
 
@@ -96,7 +97,15 @@ def _(error: SourceNotAvailable) -> Refusal:
 @refusal_of.register
 def _(error: PromotionInProgress) -> Refusal:
     pending = error.pending
-    return Refusal("promotion_in_progress", details={"promotion_id": pending.promotion_id, "source": pending.source})
+    return Refusal(
+        "promotion_in_progress",
+        f"The artifact of {pending.source} is on its way to {shown(pending.target_object_key)}.",
+        details={
+            "promotion_id": pending.promotion_id,
+            "source": pending.source,
+            "target_object_key": pending.target_object_key,
+        },
+    )
 
 
 @refusal_of.register

@@ -140,8 +140,9 @@ async def test_a_failed_promotion_says_why_and_can_be_asked_for_again(
     asked = asyncio.create_task(promote(gateway, promoter.job_id, target_object_key="a"))
     await promoter.fail(code)
     answer = await asked
-    error(answer, status, shown)
+    details = error(answer, status, shown)
     assert answer.json()["error"]["message"] == "it said no"
+    assert ("another key" in details["hint"]) == (status == 502)
     asked = asyncio.create_task(promote(gateway, promoter.job_id, target_object_key="a"))
     await promoter.complete()
     assert (await asked).status_code == 200

@@ -128,6 +128,8 @@ async def test_another_refusal_is_final_even_when_it_comes_before_the_body_was_r
     with pytest.raises(FileGatewayUnavailable) as raised:
         await file_store.put(upload)
     assert (raised.value.code, raised.value.status) == ("file_gateway_unavailable", status)
+    assert str(status) in raised.value.why
+    assert ("the same again will not help" in raised.value.why) == (status != 429)
     assert len(company.uploads) == 1
 
 

@@ -217,7 +217,8 @@ class PromotionFailed(ConverterError):
     def __init__(self, promotion: Promotion) -> None:
         error = promotion.error
         code, message = (error.code, error.message) if error else ("promotion_failed", "no reason is told")
-        super().__init__(f"{code}: {message}", code=code, hint="The job stays completed; promote it again.")
+        hint = "The job stays completed; promote it again, to another key where the file store refuses this one."
+        super().__init__(f"{code}: {message}", code=code, hint=hint)
         self.promotion = promotion
 
 

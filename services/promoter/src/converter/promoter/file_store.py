@@ -41,6 +41,8 @@ SEND_BUFFER_BYTES = 256 << 10
 """What the kernel may hold: it can no longer be kept back, and its way counts as the store's time to answer."""
 LONGEST_ANSWER_S = 5.0
 """How long before the deadline the last chunk must go, where the deadline is far away."""
+PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS})
+"""Refusals that another time may not meet."""
 
 
 class NotPromoted(Exception):
@@ -136,8 +138,9 @@ class FileStore:
         if status == HTTPStatus.UNAUTHORIZED:
             raise AuthServiceUnavailable("the file store refused a fresh token", again=False)
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            again = status >= HTTPStatus.INTERNAL_SERVER_ERROR
-            raise FileGatewayUnavailable(f"the file store answered {status}", status=status, again=again)
+            raise FileGatewayUnavailable(
+                f"the file store {_said(status)}", status=status, again=status >= HTTPStatus.INTERNAL_SERVER_ERROR
+            )
 
     async def _send(self, upload: Upload, token: str, answer_s: float) -> int:
         """The status that the store answers."""
@@ -171,6 +174,12 @@ class FileStore:
             raise FileGatewayUnavailable("no path of the file store: it has an empty, . or .. segment", again=False)
         path = "/".join(quote(segment, safe="") for segment in segments)
         return URL(f"{self._base_url}/files/{path}", encoded=True)
+
+
+def _said(status: int) -> str:
+    if status < HTTPStatus.INTERNAL_SERVER_ERROR and status not in PASSING:
+        return f"refused the upload with {status}; the same again will not help"
+    return f"answered {status}"
 
 
 def _headers(upload: Upload, token: str) -> dict[str, str]:

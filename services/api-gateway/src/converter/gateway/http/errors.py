@@ -143,7 +143,9 @@ ERRORS: dict[str, ClientError] = {
         "Nothing was changed; send the request again when the operator has made room.",
     ),
     "file_gateway_unavailable": ClientError(
-        502, "The file store did not take the artifact.", "The job stays completed; promote it again."
+        502,
+        "The file store did not take the artifact.",
+        "The job stays completed; promote it again, to another key where the file store refuses this one.",
     ),
     "auth_service_unavailable": ClientError(503, "The Member Center does not answer.", "Send the request again later."),
     "service_busy": ClientError(

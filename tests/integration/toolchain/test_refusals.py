@@ -136,10 +136,15 @@ def test_equal_images_count_once(workshop: Workshop, digits: Digits, digit_image
     assert not conversion.report["accuracy"]["held_out"]
 
 
-@pytest.mark.parametrize("files", [[], [("a.png", b"no image"), ("b.png", b"")]], ids=["no files", "no images"])
+@pytest.mark.parametrize(
+    "files",
+    [[], [("a.png", b"no image"), ("b.png", b"")], [(f"{number}.png", b"no image") for number in range(3)]],
+    ids=["no files", "no images", "the same three times"],
+)
 def test_a_set_without_a_readable_image_is_refused(workshop: Workshop, digits: Digits, files: list[tuple[str, bytes]]):
     refusal = refused(workshop.bie, digits.onnx.artifact, workshop.archive(files))
     assert refusal.code == "calibration_unreadable"
+    assert f"none of the {len(files)} reference files" in str(refusal)
 
 
 def test_a_set_that_is_no_archive_is_refused(workshop: Workshop, digits: Digits):

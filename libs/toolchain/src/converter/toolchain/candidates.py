@@ -63,9 +63,11 @@ class Candidates(Struct, kw_only=True):
                 found = True
                 yield candidate.name, sample
         if not found:
+            # All of them stand for the whole set, with what is there twice or is damaged in the archive.
+            tried = self.count if len(candidates) == self.unique else len(candidates)
             raise ConversionRefused(
                 "calibration_unreadable",
-                f"none of the {len(candidates) or self.count} reference files could be read",
+                f"none of the {tried} reference files could be read",
                 evidence=next((f"{skipped.name}: {skipped.reason}" for skipped in self._in_order()), None),
             )
 

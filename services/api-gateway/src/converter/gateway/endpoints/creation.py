@@ -52,6 +52,10 @@ class _Order(Struct, frozen=True, kw_only=True):
     request_id: str
     body: FormBody
 
+    async def whatever_the_lock(self, user_id: str) -> None:
+        """No job is going to be created; still nobody asks for another user's."""
+        require_user(self.caller, user_id)
+
 
 @post("/api/v1/jobs", opt={"requires": "write", "operation": CREATE_JOB}, media_type=MediaType.JSON)
 async def create_job(request: ApiRequest, gateway: Gateway) -> Response[bytes]:
@@ -90,16 +94,11 @@ async def created(
 
 async def _judged(gateway: Gateway, order: _Order) -> Verdict:
     """The verdict on a form of which nothing is kept."""
-
-    async def whatever_the_lock(user_id: str) -> None:
-        """No job is going to be created."""
-        require_user(order.caller, user_id)
-
     nowhere = Nowhere()
     find_model = gateway.named_models.finder(order.caller.client_id, nowhere, look_into_known=True)
     try:
         async with received(
-            order.body, shelf=nowhere, job_id=uuid7(), look_at_lock=whatever_the_lock, find_model=find_model
+            order.body, shelf=nowhere, job_id=uuid7(), look_at_lock=order.whatever_the_lock, find_model=find_model
         ) as inputs:
             require_user(order.caller, inputs.order.user_id)
             assert inputs.skimmed is not None  # noqa: S101 - every model has been looked into
@@ -131,7 +130,7 @@ async def _repeated(order: _Order, earlier: Earlier) -> JobRecord:
     any order. Headers cannot tell whether two forms are the same: the boundary differs from try to try, and with it the
     length and the `Content-Digest`.
     """
-    if await fingerprint(order.body) != earlier.fingerprint:
+    if await fingerprint(order.body, order.whatever_the_lock) != earlier.fingerprint:
         raise Refusal("idempotency_mismatch")
     if not isinstance(earlier.job, JobRecord):
         message, hint = "The job that was created with this key has been deleted.", "Use a new key to create another."

@@ -145,17 +145,13 @@ async def copied(request: JobRequest, order: JobOrder, *, shelf: Shelf, job_id: 
         yield files.inputs
 
 
-async def fingerprint(body: FormBody) -> str:
+async def fingerprint(body: FormBody, look_at_lock: LookAtLock) -> str:
     """The fingerprint of a form whose files are not kept.
 
     Raises:
         Refusal, ClientGone: as `received` does.
     """
-
-    async def whatever_the_lock(_: str) -> None:
-        """Nothing is going to be created."""
-
-    return (await _arrived(body, Nowhere(), "fingerprint", whatever_the_lock, [])).fingerprint
+    return (await _arrived(body, Nowhere(), "fingerprint", look_at_lock, [])).fingerprint
 
 
 async def _arrived(

@@ -356,6 +356,8 @@ async def test_the_report_is_a_page_for_those_who_ask_for_one(client: httpx.Asyn
     assert "CPU, unless rewritten" in page.text
     same = await client.get(f"{job.path}/report", headers=browser | {"If-None-Match": page.headers["etag"]})
     assert (same.status_code, same.content) == (304, b"")
+    several = await client.get(f"{job.path}/report", headers=[("Accept", "image/png"), ("Accept", "text/html")])
+    assert several.headers["etag"] == page.headers["etag"]
     for accept in ("*/*", "application/json", "image/png", ";;;"):
         plain = await client.get(f"{job.path}/report", headers={"Accept": accept})
         assert plain.headers["content-type"] == "application/json"

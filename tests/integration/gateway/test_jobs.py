@@ -178,6 +178,8 @@ async def test_an_unchanged_job_is_not_sent_again(gateway: GatewayProcess, share
         for condition in (tag, f"W/{tag}", f'"x", {tag}', "*"):
             answer = await client.get(path, headers={"If-None-Match": condition})
             assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
+        several = await client.get(path, headers=[("If-None-Match", '"x"'), ("If-None-Match", tag)])
+        assert several.status_code == 304
         await end(shared_bus, job["job_id"])
         changed = await client.get(path, headers={"If-None-Match": tag})
         assert (changed.status_code, changed.json()["status"]) == (200, "cancelled")

@@ -68,9 +68,9 @@ async def promoter(gateway: GatewayProcess, shared_bus: Bus, form: Form, model: 
     return made
 
 
-async def promote(gateway: GatewayProcess, job_id: str, *, prefer: str = "", **body: object) -> httpx.Response:
+async def promote(gateway: GatewayProcess, job_id: str, *prefer: str, **body: object) -> httpx.Response:
     async with gateway.client() as client:
-        headers = {"Prefer": prefer, "Content-Type": "application/json"}
+        headers = [("Content-Type", "application/json"), *(("Prefer", line) for line in prefer)]
         return await client.post(f"/api/v1/jobs/{job_id}/promote", content=json.dumps(body), headers=headers)
 
 
@@ -112,7 +112,7 @@ async def test_the_same_promotion_again_uploads_nothing(gateway: GatewayProcess,
 
 
 async def test_another_artifact_to_a_pending_key_is_refused(gateway: GatewayProcess, promoter: Promoter):
-    first = await promote(gateway, promoter.job_id, prefer="respond-async", source="onnx", target_object_key="a")
+    first = await promote(gateway, promoter.job_id, "respond-async", source="onnx", target_object_key="a")
     assert first.status_code == 202
     assert first.headers["location"] == f"/api/v1/jobs/{promoter.job_id}"
     assert first.headers["preference-applied"] == "respond-async"
@@ -122,8 +122,19 @@ async def test_another_artifact_to_a_pending_key_is_refused(gateway: GatewayProc
     )
     assert details["promotion_id"] == first.json()["promotion_id"]
     await promoter.complete()
-    again = await promote(gateway, promoter.job_id, prefer="respond-async", source="onnx", target_object_key="a")
+    again = await promote(gateway, promoter.job_id, "respond-async", source="onnx", target_object_key="a")
     assert (again.status_code, again.json()["status"]) == (200, "completed")
+
+
+async def test_a_preference_is_found_by_its_name_in_any_line(gateway: GatewayProcess, promoter: Promoter):
+    several = await promote(gateway, promoter.job_id, "wait=5", 'a="b", Respond-Async ;c', target_object_key="a")
+    assert several.status_code == 202
+    await promoter.complete()
+    for key, other in {"b": "x-no-respond-async-please", "c": 'a="b, respond-async"', "d": "a=respond-async"}.items():
+        asked = asyncio.create_task(promote(gateway, promoter.job_id, other, target_object_key=key))
+        await promoter.pending()
+        await promoter.complete()
+        assert (await asked).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from converter.contracts.job import Artifact
 from converter.gateway.endpoints.jobs import ApiRequest
 from converter.gateway.http.answers import not_modified
 from converter.gateway.http.errors import Refusal
+from converter.gateway.http.headers import combined
 from converter.gateway.http.ranges import Unsatisfiable, attachment, wanted_range
 from converter.gateway.http.streaming import Recheck, Streamed, opened
 
@@ -26,7 +27,7 @@ def artifact_answer(request: ApiRequest, store: ArtifactStore, artifact: Artifac
     tag = f'"{artifact.sha256}"'
     digest = base64.b64encode(bytes.fromhex(artifact.sha256)).decode()
     headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Accept-Ranges": "bytes"}
-    if not_modified(request.headers.get("if-none-match"), tag):
+    if not_modified(combined(request.scope["headers"], b"if-none-match"), tag):
         return Response(b"", status_code=304, headers=headers)
     size_bytes = artifact.size_bytes
     try:

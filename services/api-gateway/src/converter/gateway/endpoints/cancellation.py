@@ -22,6 +22,7 @@ from converter.gateway.endpoints.promotions import close_overdue
 from converter.gateway.gateway import Gateway
 from converter.gateway.http.answers import etag_of, json_answer, matches
 from converter.gateway.http.errors import Refusal
+from converter.gateway.http.headers import combined
 from converter.gateway.openapi.documentation import IF_MATCH, Answer, Operation
 from converter.gateway.representation import JobResource
 
@@ -44,7 +45,7 @@ class Precondition:
         Raises:
             Refusal: `precondition_failed`; the client knows another state of the job.
         """
-        header = request.headers.get("if-match")
+        header = combined(request.scope["headers"], b"if-match")
         if header is None or header.strip() == "*":
             return cls(None)
         tag = etag_of(await current(gateway, request.user, record))

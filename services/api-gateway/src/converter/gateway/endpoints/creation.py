@@ -30,6 +30,7 @@ from converter.gateway.endpoints.jobs import ApiRequest, current, own, require_u
 from converter.gateway.gateway import Gateway
 from converter.gateway.http.answers import json_answer
 from converter.gateway.http.errors import FieldError, Refusal, bad_fields
+from converter.gateway.http.headers import combined
 from converter.gateway.http.query import flag_in, read_query
 from converter.gateway.intake.content_digest import ContentDigest
 from converter.gateway.intake.inputs import FormBody, Inputs, fingerprint, received
@@ -67,7 +68,7 @@ async def create_job(request: ApiRequest, gateway: Gateway) -> Response[bytes]:
         body=FormBody(
             receive=request.receive,
             boundary=multipart_boundary(request, gateway.limits.body_max_bytes),
-            digest=ContentDigest(", ".join(request.headers.getall("content-digest", []))),
+            digest=ContentDigest(combined(request.scope["headers"], b"content-digest") or ""),
             limits=gateway.limits,
             pace=gateway.pace,
             with_user=request.user.has_users,
@@ -274,7 +275,7 @@ def multipart_boundary(request: ApiRequest, body_max_bytes: int) -> str:
     content_type, parameters = parse_options_header(request.headers.get("content-type", ""))
     if content_type != "multipart/form-data":
         raise Refusal("unsupported_media_type", details={"hint": "Send multipart/form-data."})
-    if request.headers.get("content-encoding", "identity") != "identity":
+    if (combined(request.scope["headers"], b"content-encoding") or "identity") != "identity":
         raise Refusal("unsupported_media_type", details={"hint": "Send the body without a Content-Encoding."})
     if int(request.headers.get("content-length", "0")) > body_max_bytes:
         raise Refusal("file_too_large", "The body is over its limit.", details={"limit_bytes": body_max_bytes})

@@ -19,7 +19,7 @@ from converter.gateway.endpoints.paging import LIMIT, USER_ID_PATTERN, JobQuery
 from converter.gateway.gateway import Gateway
 from converter.gateway.http.answers import Tagged, json_answer
 from converter.gateway.http.errors import Refusal
-from converter.gateway.http.headers import challenge
+from converter.gateway.http.headers import challenge, combined
 from converter.gateway.http.middleware import Authentication
 from converter.gateway.openapi.documentation import IF_NONE_MATCH, NOT_MODIFIED, Answer, Operation, Parameter
 from converter.gateway.queues import Place
@@ -82,7 +82,7 @@ _GET = Operation(
 @get("/api/v1/jobs/{job_id:str}", opt={"requires": "read", "operation": _GET}, media_type=MediaType.JSON)
 async def get_job(request: ApiRequest, gateway: Gateway, job_id: str) -> Response[bytes]:
     """One job, or that it has not changed."""
-    return (await _look(gateway, request.user, job_id)).answer(request.headers.get("if-none-match"))
+    return (await _look(gateway, request.user, job_id)).answer(combined(request.scope["headers"], b"if-none-match"))
 
 
 class Looks:
@@ -111,9 +111,8 @@ class Looks:
             return
         scope["path_template"] = self._TEMPLATE
         caller = await self._authentication.admit(scope, get_job.opt["requires"])
-        condition = next((value for name, value in scope["headers"] if name == b"if-none-match"), None)
         found = await _look(self._gateway, caller, job_id)
-        await found.send(condition.decode("latin-1") if condition is not None else None, send)
+        await found.send(combined(scope["headers"], b"if-none-match"), send)
 
 
 async def _look(gateway: Gateway, caller: Caller, job_id: str) -> Tagged:

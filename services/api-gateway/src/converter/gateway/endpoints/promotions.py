@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 
 from litestar import Response, post
@@ -21,9 +22,12 @@ from converter.gateway.gateway import Gateway
 from converter.gateway.http.answers import json_answer
 from converter.gateway.http.body import whole
 from converter.gateway.http.errors import ERRORS, SMALL_BODY_MAX_BYTES, FieldError, Refusal, bad_fields
+from converter.gateway.http.headers import combined
 from converter.gateway.http.written import shown
 from converter.gateway.openapi.documentation import Answer, Body, Operation, Parameter
 from converter.gateway.representation import PromotionResource, promotion_resource
+
+_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"?')
 
 
 class PromotionOrder(Struct, frozen=True, kw_only=True):
@@ -101,13 +105,19 @@ async def promote(request: ApiRequest, gateway: Gateway, job_id: str) -> Respons
     order = PromotionOrder.parse(await whole(request.receive, limit_bytes=SMALL_BODY_MAX_BYTES, pace=gateway.pace))
     await close_overdue(gateway, caller, await own_job(gateway, caller, job_id))
     promotion = await _requested(gateway, caller, job_id, order)
-    if promotion.status == "pending" and "respond-async" in request.headers.get("prefer", "").lower():
+    if promotion.status == "pending" and _prefers(request, "respond-async"):
         headers = {"Location": f"{caller.jobs_path}/{job_id}", "Preference-Applied": "respond-async"}
         return json_answer(promotion_resource(promotion), status_code=202, headers=headers)
     promotion = await _ended(gateway, caller, job_id, promotion)
     if promotion.status == "failed":
         raise _failure(promotion)
     return json_answer(promotion_resource(promotion))
+
+
+def _prefers(request: ApiRequest, preference: str) -> bool:
+    """Whether the request names the preference, with or without a value and parameters (RFC 7240 section 2)."""
+    named = _QUOTED.sub("", combined(request.scope["headers"], b"prefer") or "").split(",")
+    return any(re.split("[=;]", one)[0].strip().lower() == preference for one in named)
 
 
 async def _requested(gateway: Gateway, caller: Caller, job_id: str, order: PromotionOrder) -> Promotion:

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 from litestar import Response, get
+from litestar.datastructures.headers import Accept
 from litestar.enums import MediaType
 from msgspec.structs import replace
 
@@ -21,6 +22,7 @@ from converter.contracts.report import BieReport, NefReport, OnnxReport, Report,
 from converter.gateway.endpoints.jobs import ApiRequest, own_job, shown_job
 from converter.gateway.gateway import Gateway
 from converter.gateway.http.answers import etag, etag_of, not_modified
+from converter.gateway.http.headers import combined
 from converter.gateway.http.streaming import Streamed, opened
 from converter.gateway.openapi.documentation import IF_NONE_MATCH, NOT_MODIFIED, Answer, Operation
 from converter.gateway.report import page
@@ -59,9 +61,11 @@ async def get_report(request: ApiRequest, gateway: Gateway, job_id: str) -> Resp
     def opening(report: StoredObject) -> AbstractAsyncContextManager[AsyncGenerator[bytes, None]]:
         return opened(gateway.store, report, lambda: own_job(gateway, caller, job_id))
 
-    if request.accept.best_match(list(_KINDS)) == MediaType.HTML:
-        return await _page(record, opening, request.headers.get("if-none-match"))
-    return _document(record, opening, request.headers.get("if-none-match"))
+    accept = Accept(combined(request.scope["headers"], b"accept") or "*/*")
+    if_none_match = combined(request.scope["headers"], b"if-none-match")
+    if accept.best_match(list(_KINDS)) == MediaType.HTML:
+        return await _page(record, opening, if_none_match)
+    return _document(record, opening, if_none_match)
 
 
 def _reports(record: JobRecord) -> dict[Stage, StoredObject]:

@@ -1,11 +1,11 @@
-"""Headers that every answer carries, whatever it is."""
+"""Headers: those that every answer carries, whatever it is, and what a request says in several lines."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from ipaddress import ip_address, ip_network
 
@@ -80,6 +80,12 @@ def challenge(error: str | None = None, **facts: str) -> str:
     """The value of `WWW-Authenticate` (RFC 6750 section 3); no `error` when the request carried no token."""
     parameters = {"realm": REALM, **({"error": error} if error else {}), **facts}
     return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
+
+
+def combined(headers: Iterable[Header], name: bytes) -> str | None:
+    """What a request's header `name`, a list, says in all its lines (RFC 9110 section 5.3); None if it has none."""
+    lines = [value for sent, value in headers if sent == name]
+    return b", ".join(lines).decode("latin-1") if lines else None
 
 
 def request_id(offered: bytes | None) -> str:

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from converter.gateway.http.answers import etag, not_modified
 from converter.gateway.http.errors import Refusal
+from converter.gateway.http.headers import combined
 from converter.gateway.openapi.documentation import IF_NONE_MATCH, NOT_MODIFIED, Answer, Operation
 
 POLICY = (
@@ -98,10 +99,10 @@ _ASSET = Operation(
 @get("/", opt={"requires": None, "operation": _PAGE})
 async def get_page(request: Request[None, None, State], assets: Assets) -> Response[bytes]:
     """The page."""
-    return assets.answer("index.html", request.headers.get("if-none-match"))
+    return assets.answer("index.html", combined(request.scope["headers"], b"if-none-match"))
 
 
 @get("/assets/{path:path}", opt={"requires": None, "operation": _ASSET})
 async def get_asset(request: Request[None, None, State], assets: Assets, path: str) -> Response[bytes]:
     """What the page is made of."""
-    return assets.answer(f"assets{path}", request.headers.get("if-none-match"))
+    return assets.answer(f"assets{path}", combined(request.scope["headers"], b"if-none-match"))

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from converter.gateway.http.answers import etag, not_modified
 from converter.gateway.http.errors import ERRORS
-from converter.gateway.http.headers import page_policy
+from converter.gateway.http.headers import combined, page_policy
 from converter.gateway.openapi.documentation import IF_NONE_MATCH, NOT_MODIFIED, Answer, Operation
 from converter.gateway.openapi.faces import SCHEMAS
 
@@ -76,7 +76,7 @@ async def get_docs(request: Request[None, None, State], published: Published) ->
 
 def _sent(request: Request[None, None, State], body: bytes, media_type: MediaType) -> Response[bytes]:
     headers = {"Cache-Control": "no-cache", "ETag": etag(body)}
-    if not_modified(request.headers.get("if-none-match"), headers["ETag"]):
+    if not_modified(combined(request.scope["headers"], b"if-none-match"), headers["ETag"]):
         return Response(b"", status_code=304, headers=headers)
     return Response(body, media_type=media_type, headers=headers)
 

@@ -97,6 +97,11 @@ async def test_a_sane_request_id_is_taken_over_and_another_is_replaced(gateway: 
             assert len(given) == 36
 
 
+async def test_blanks_around_a_value_are_no_part_of_it(gateway: GatewayProcess):
+    request = b"GET /health/live HTTP/1.1\r\nHost: x\r\nConnection: close\r\nX-Request-Id: \t abc \t \r\n\r\n"
+    assert b"x-request-id: abc\r\n" in await raw(gateway, request)
+
+
 async def test_head_answers_like_get_without_a_body(gateway: GatewayProcess):
     async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as client:
         got, head = await client.get("/health"), await client.head("/health")

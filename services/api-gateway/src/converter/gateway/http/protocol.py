@@ -5,6 +5,7 @@
   closed and what still comes is read and dropped for a moment (RFC 9112 section 9.6). Closed at once, the kernel would
   answer the incoming bytes with a reset, and the client could lose the answer.
 * What is no HTTP at all is refused in the gateway's own envelope, with the parser's words.
+* Blanks after a header's value are no part of it (RFC 9110 section 5.5), which the parser leaves to others.
 * A body under `Upgrade` is refused: the parser skips it, and the request would be served as if it had none.
 """
 
@@ -133,6 +134,10 @@ class GatewayProtocol(HttpToolsProtocol):
         """The first byte of a request has come (httptools)."""
         self._head_begun = True
         super().on_message_begin()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A line of a request's head has come (httptools, which leaves the blanks after a value with it)."""
+        super().on_header(name, value.rstrip(b" \t"))
 
     def on_headers_complete(self) -> None:
         """A request's head has come (httptools)."""

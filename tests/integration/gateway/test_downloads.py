@@ -168,6 +168,22 @@ async def test_a_download_goes_on_only_with_the_same_file(
     assert (other.status_code, other.content) == (200, artifact.content)
     known = await anybody.get(url, headers={"If-None-Match": f'"{artifact.sha256}"'})
     assert (known.status_code, known.content) == (304, b"")
+    for condition in ('"other"', f'W/"{artifact.sha256}"'):
+        changed = await anybody.get(url, headers={"If-Match": condition, "If-None-Match": "*"})
+        assert code(changed) == (412, "precondition_failed")
+        assert changed.headers["etag"] == f'"{artifact.sha256}"'
+    for condition in ("*", f'"other", "{artifact.sha256}"'):
+        assert (await anybody.get(url, headers=part | {"If-Match": condition})).status_code == 206
+
+
+async def test_a_head_tells_of_the_whole_whatever_range_it_names(
+    client: httpx.AsyncClient, anybody: httpx.AsyncClient, artifact: Made
+):
+    url, size = (await link(client, artifact.job_id))["url"], len(artifact.content)
+    for unheeded in ("bytes=10-19", f"bytes={size}-"):
+        head = await anybody.head(url, headers={"Range": unheeded})
+        assert (head.status_code, head.headers["content-length"]) == (200, str(size))
+        assert "content-range" not in head.headers
 
 
 async def test_a_link_that_was_tampered_with_looks_like_any_unknown_path(

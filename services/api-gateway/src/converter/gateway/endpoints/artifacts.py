@@ -9,7 +9,7 @@ from litestar import Response
 from converter.common.storage import ArtifactStore
 from converter.contracts.job import Artifact
 from converter.gateway.endpoints.jobs import ApiRequest
-from converter.gateway.http.answers import not_modified
+from converter.gateway.http.answers import matches, not_modified
 from converter.gateway.http.errors import Refusal
 from converter.gateway.http.headers import combined
 from converter.gateway.http.ranges import Unsatisfiable, attachment, wanted_range
@@ -17,23 +17,27 @@ from converter.gateway.http.streaming import Recheck, Streamed, opened
 
 
 def artifact_answer(request: ApiRequest, store: ArtifactStore, artifact: Artifact, recheck: Recheck) -> Response[bytes]:
-    """The bytes of `artifact` as the request wants them: its `Range`, `If-Range` and `If-None-Match` are honoured.
+    """The bytes of `artifact` as the request wants them: its conditions and, of GET, its `Range` are honoured.
 
     The entity tag is the artifact's sha256. `recheck` is asked when the object is not there.
 
     Raises:
-        Refusal: `range_not_satisfiable`.
+        Refusal: `precondition_failed` or `range_not_satisfiable`.
     """
     tag = f'"{artifact.sha256}"'
     digest = base64.b64encode(bytes.fromhex(artifact.sha256)).decode()
     headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Accept-Ranges": "bytes"}
+    if_match = combined(request.scope["headers"], b"if-match")
+    if if_match is not None and not matches(if_match, tag):
+        message, hint = "The file is not the one that If-Match names.", "Get the file anew."
+        raise Refusal("precondition_failed", message, details={"hint": hint}, headers={"ETag": tag})
     if not_modified(combined(request.scope["headers"], b"if-none-match"), tag):
         return Response(b"", status_code=304, headers=headers)
     size_bytes = artifact.size_bytes
+    # A range is a part of GET's body; HEAD tells of the whole (RFC 9110 section 14.2).
+    wanted = None if request.scope["state"].get("head") else request.headers.get("range")
     try:
-        part = wanted_range(
-            request.headers.get("range"), request.headers.get("if-range"), tag=tag, size_bytes=size_bytes
-        )
+        part = wanted_range(wanted, request.headers.get("if-range"), tag=tag, size_bytes=size_bytes)
     except Unsatisfiable:
         raise Refusal(
             "range_not_satisfiable",

@@ -19,6 +19,7 @@ from converter.gateway.http.errors import SMALL_BODY_MAX_BYTES, FieldError, Refu
 from converter.gateway.http.written import shown
 from converter.gateway.openapi.documentation import (
     BINARY,
+    IF_MATCH,
     IF_NONE_MATCH,
     NOT_MODIFIED,
     Answer,
@@ -61,6 +62,7 @@ _KINDS = (BINARY, "application/*")
 """Each toolchain names its own; what makes clients from the document knows the first for any file."""
 DOWNLOAD = Operation(
     parameters=(
+        IF_MATCH,
         IF_NONE_MATCH,
         Parameter("Range", {"type": "string"}, "One range of bytes.", "header"),
         Parameter("If-Range", {"type": "string"}, "Give the range only if this is still the ETag.", "header"),
@@ -70,7 +72,14 @@ DOWNLOAD = Operation(
         206: Answer("The range.", {}, (*_OF_FILES, "Content-Range"), _KINDS),
         304: replace(NOT_MODIFIED, headers=(*NOT_MODIFIED.headers, "Accept-Ranges")),
     },
-    refusals=("link_expired", "range_not_satisfiable", "storage_unavailable", "event_bus_unavailable"),
+    refusals=(
+        "link_expired",
+        "precondition_failed",
+        "range_not_satisfiable",
+        "storage_unavailable",
+        "event_bus_unavailable",
+    ),
+    refused_with={"precondition_failed": ("ETag",)},
     tag="artifacts",
 )
 

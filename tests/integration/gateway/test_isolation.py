@@ -147,7 +147,7 @@ async def test_another_clients_upload_looks_like_none_in_every_byte(
     async with gateway.client() as owner, gateway.client(client_id="other") as other:
         foreign, absent = [await ask(other, endpoint, of, headers) for of in (theirs.upload_id, ABSENT)]
         assert visible(foreign) == visible(absent)
-        assert foreign.status_code == 404
+        assert foreign.status_code == (204 if endpoint.method == "OPTIONS" else 404)  # OPTIONS looks at no upload
         assert (await ask(owner, endpoint, theirs.upload_id, headers)).is_success
 
 

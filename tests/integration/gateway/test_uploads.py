@@ -77,12 +77,33 @@ def refused(answer: httpx.Response, status: int, code: str) -> dict[str, Any]:
 
 async def test_the_server_says_what_it_can_do(gateway: GatewayProcess):
     async with httpx.AsyncClient(base_url=gateway.url, trust_env=False) as client:
-        answer = await client.options("/api/v1/uploads")
-    assert answer.status_code == 204
-    assert answer.headers["tus-version"] == "1.0.0"
-    assert set(answer.headers["tus-extension"].split(",")) == {"creation", "termination", "expiration", "checksum"}
-    assert answer.headers["tus-max-size"] == str(500 * MEBIBYTE)
-    assert "sha1" in answer.headers["tus-checksum-algorithm"].split(",")
+        of_all, of_one = [await client.options(path) for path in ("/api/v1/uploads", f"/api/v1/uploads/{uuid7()}")]
+    for answer in (of_all, of_one):
+        assert answer.status_code == 204
+        assert (answer.headers["tus-resumable"], answer.headers["tus-version"]) == ("1.0.0", "1.0.0")
+        assert set(answer.headers["tus-extension"].split(",")) == {"creation", "termination", "expiration", "checksum"}
+        assert answer.headers["tus-max-size"] == str(500 * MEBIBYTE)
+        assert "sha1" in answer.headers["tus-checksum-algorithm"].split(",")
+        assert answer.headers["cache-control"] == "no-store"
+    assert of_all.headers["allow"] == "OPTIONS, POST"
+    assert of_one.headers["allow"] == "DELETE, GET, HEAD, OPTIONS, PATCH"
+
+
+async def test_every_answer_names_the_protocol(gateway: GatewayProcess, start_gateway: StartGateway):
+    strict = await start_gateway(API_V1_RATE_LIMIT_MAX="1")
+    async with gateway.client(scope="converter:job.read") as reader, strict.client() as often:
+        refusals = {
+            401: await reader.post("/api/v1/uploads", headers={"Authorization": "none"}),
+            403: await reader.post("/api/v1/uploads", headers=TUS),
+            404: await reader.get(f"/api/v1/uploads/{uuid7()}/more", headers=TUS),
+            405: await reader.put("/api/v1/uploads", headers=TUS),
+            429: [await often.post("/api/v1/uploads", headers=TUS) for _ in range(2)][-1],
+        }
+        other = await reader.get("/api/v1/uploads-of-others")
+    for status, answer in refusals.items():
+        assert (answer.status_code, answer.headers["tus-resumable"]) == (status, "1.0.0")
+    assert refusals[429].headers["ratelimit-remaining"] == "0"
+    assert "tus-resumable" not in other.headers
 
 
 async def test_an_independent_client_resumes_at_another_gateway_and_the_job_has_its_model(

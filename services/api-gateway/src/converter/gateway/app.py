@@ -17,7 +17,7 @@ from converter.gateway.endpoints.jobs import Looks, get_job, list_jobs
 from converter.gateway.endpoints.logs import get_logs
 from converter.gateway.endpoints.promotions import promote
 from converter.gateway.endpoints.reports import get_report
-from converter.gateway.endpoints.tus import UPLOADS
+from converter.gateway.endpoints.tus import UPLOADS, NamedProtocol
 from converter.gateway.gateway import Gateway
 from converter.gateway.health import Health, get_health, get_liveness, get_readiness
 from converter.gateway.http.answers import refused
@@ -83,7 +83,7 @@ def create_app(
         {"gateway": _given(gateway), "health": _given(health), "published": _given(published)},
         [Methods(PUBLIC), authentication],
     )
-    return RequestFrame(Looks(app, gateway, authentication), envelope, proxies)
+    return RequestFrame(Looks(NamedProtocol(app), gateway, authentication), envelope, proxies)
 
 
 def create_internal_app(

@@ -15,6 +15,7 @@ from email.utils import format_datetime
 
 from litestar import Response, delete, get, patch, post, route
 from litestar.enums import MediaType
+from litestar.types import ASGIApp, Receive, Scope, Send
 from msgspec import Struct
 
 from converter.contracts.job import Timestamp, timestamp
@@ -23,7 +24,7 @@ from converter.gateway.gateway import Gateway
 from converter.gateway.http.answers import json_answer
 from converter.gateway.http.body import chunks
 from converter.gateway.http.errors import FieldError, Refusal, bad_fields
-from converter.gateway.http.middleware import ANSWER_HEADERS
+from converter.gateway.http.middleware import add_to_answer
 from converter.gateway.intake.form import base_name
 from converter.gateway.intake.references import too_large
 from converter.gateway.openapi.documentation import Answer, Body, Operation, Parameter
@@ -50,7 +51,15 @@ _NUMBER = re.compile(r"[0-9]{1,15}")
 _COUNT = {"type": "integer", "minimum": 0}
 _TUS = Parameter("Tus-Resumable", {"type": "string", "enum": [VERSION]}, "The protocol.", "header", required=True)
 _SHOWN = ("Upload-Offset", "Upload-Length", "Upload-Metadata", "Upload-Expires")
-_CAPABILITIES = ("Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm")
+_CAPABILITIES = (
+    "Allow",
+    "Cache-Control",
+    "Tus-Resumable",
+    "Tus-Version",
+    "Tus-Extension",
+    "Tus-Max-Size",
+    "Tus-Checksum-Algorithm",
+)
 _OTHER_VERSION: dict[str, tuple[str, ...]] = {"precondition_failed": ("Tus-Version",)}
 
 
@@ -64,19 +73,43 @@ class UploadResource(Struct, frozen=True, kw_only=True):
     expires_at: Timestamp
 
 
-@route(
-    [_ROOT],
-    http_method=["OPTIONS"],
-    opt={
-        "requires": None,
-        "operation": Operation(answers={204: Answer("What this server can do.", headers=_CAPABILITIES)}, tag="uploads"),
-    },
-    status_code=204,
-)
+class NamedProtocol:
+    """Has every answer to a request for uploads name the protocol, whoever gives it (tus 1.0.0, core).
+
+    Args:
+        app: serves them.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request (ASGI)."""
+        if scope["path"] == _ROOT or scope["path"].startswith(f"{_ROOT}/"):
+            add_to_answer(scope, [(b"tus-resumable", VERSION.encode())])
+        await self._app(scope, receive, send)
+
+
+_DESCRIBE = {
+    "requires": None,
+    "operation": Operation(answers={204: Answer("What this server can do.", headers=_CAPABILITIES)}, tag="uploads"),
+}
+
+
+@route([_ROOT], http_method=["OPTIONS"], opt=_DESCRIBE, status_code=204)
 async def describe_uploads(gateway: Gateway) -> Response[None]:
     """What this server can do of the tus protocol."""
+    return _described(gateway)
+
+
+@route([_ONE], http_method=["OPTIONS"], opt=_DESCRIBE, status_code=204)
+async def describe_upload(gateway: Gateway) -> Response[None]:
+    """What this server can do of the tus protocol, whichever upload it is asked of."""
+    return _described(gateway)
+
+
+def _described(gateway: Gateway) -> Response[None]:
     headers = {
-        "Tus-Resumable": VERSION,
         "Tus-Version": VERSION,
         "Tus-Extension": EXTENSIONS,
         "Tus-Max-Size": str(gateway.limits.model_max_bytes),
@@ -229,13 +262,11 @@ async def remove_upload(request: ApiRequest, gateway: Gateway, upload_id: str) -
     return Response(None, status_code=204)
 
 
-UPLOADS = (describe_uploads, create_upload, get_upload, append_to_upload, remove_upload)
+UPLOADS = (describe_uploads, describe_upload, create_upload, get_upload, append_to_upload, remove_upload)
 
 
 def _speak_tus(request: ApiRequest) -> None:
-    """Every answer from here on names the protocol; a client of another version is told so."""
-    headers = request.scope["state"].setdefault(ANSWER_HEADERS, [])
-    headers.append((b"tus-resumable", VERSION.encode()))
+    """A client of another version is told so."""
     if request.headers.get("tus-resumable") != VERSION:
         raise Refusal(
             "precondition_failed",

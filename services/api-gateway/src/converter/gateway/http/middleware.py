@@ -28,11 +28,16 @@ from converter.gateway.http.errors import Envelope, Refusal
 from converter.gateway.http.headers import Header, Proxies, challenge, hardening, request_id
 from converter.gateway.metrics import REQUEST_SECONDS
 
-ANSWER_HEADERS = "answer_headers"
-"""Key of a request's state: headers that its answer carries, also when it is refused further in."""
+_ANSWER_HEADERS = "answer_headers"
+"""Key of a request's state: what `add_to_answer` has added."""
 OVERRIDABLE = "/api/v1/uploads/"
 """Where a client whose network knows only GET and POST may name the method that it means (tus 1.0.0, core)."""
 _OVERRIDES = {b"PATCH": "PATCH", b"DELETE": "DELETE", b"HEAD": "GET"}
+
+
+def add_to_answer(scope: Scope, headers: Iterable[Header]) -> None:
+    """Have the answer carry `headers`, also when the request is refused further in."""
+    scope["state"].setdefault(_ANSWER_HEADERS, []).extend(headers)
 
 
 class RequestFrame:
@@ -125,7 +130,7 @@ class _Exchange:
         )
 
     def _extra(self, message: HTTPResponseStartEvent) -> list[Header]:
-        extra = [(b"x-request-id", self.request_id.encode()), *self._hardening, *self._state.get(ANSWER_HEADERS, ())]
+        extra = [(b"x-request-id", self.request_id.encode()), *self._hardening, *self._state.get(_ANSWER_HEADERS, ())]
         if self._body_pending:
             extra.append((b"connection", b"close"))
         present = {name for name, _ in message["headers"]}
@@ -136,7 +141,7 @@ class Methods(ASGIMiddleware):
     """Answers OPTIONS with all methods of a path; the framework knows only those of one handler.
 
     Args:
-        handlers: all that are served. A path whose handler takes OPTIONS itself is left to it.
+        handlers: all that are served. A path whose handler takes OPTIONS itself answers with more.
     """
 
     scopes = (ScopeType.HTTP,)
@@ -150,12 +155,16 @@ class Methods(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         """Answer the request, or pass it on."""
-        handler = scope["route_handler"]
-        if scope["method"] != "OPTIONS" or "requires" in handler.opt:  # type: ignore[typeddict-item]  # HTTP only
+        if scope["method"] != "OPTIONS":  # type: ignore[typeddict-item]  # HTTP only
             await next_app(scope, receive, send)
             return
+        handler = scope["route_handler"]
         (path,) = handler.paths
         headers = [(b"allow", ", ".join(sorted(self._methods[path])).encode()), (b"cache-control", b"no-store")]
+        if "requires" in handler.opt:
+            add_to_answer(scope, headers)
+            await next_app(scope, receive, send)
+            return
         await send({"type": "http.response.start", "status": 204, "headers": headers})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -214,7 +223,7 @@ class Authentication(ASGIMiddleware):
 
     async def _count(self, principal: Principal, scope: Scope) -> None:
         standing = await self._limits.take(principal.client_id)
-        scope["state"][ANSWER_HEADERS] = standing.headers()
+        add_to_answer(scope, standing.headers())
         if not standing.accepted:
             raise Refusal("rate_limit_exceeded", headers={"Retry-After": str(standing.reset_s)})
 

@@ -109,6 +109,7 @@ HEADERS: dict[str, Header] = {
         "Strong; changes exactly when the body does (RFC 9110).", {"type": "string", "pattern": '^"[^"]+"$'}
     ),
     "Cache-Control": Header("Whether the answer may be kept (RFC 9111).", {"type": "string"}),
+    "Allow": Header("The methods that the path takes.", {"type": "string"}),
     "Location": Header("Where the resource is.", {"type": "string", "format": "uri-reference"}),
     "Retry-After": Header("Seconds to wait before trying again.", _COUNT),
     "WWW-Authenticate": Header("The challenge (RFC 6750).", {"type": "string"}),

@@ -240,6 +240,26 @@ async def test_a_bad_beginning_is_refused(gateway: GatewayProcess, headers: dict
     assert answer.headers["tus-resumable"] == "1.0.0"
 
 
+async def test_a_header_in_two_lines_is_read_whole(gateway: GatewayProcess):
+    metadata = [f"filename {base64.b64encode(b'a.onnx').decode()}", "relativePath"]
+    async with gateway.client() as client:
+        lengths = [*TUS.items(), ("Upload-Length", "5"), ("Upload-Length", "6")]
+        details = refused(await client.post("/api/v1/uploads", headers=lengths), 400, "validation_error")
+        assert [field["field"] for field in details["fields"]] == ["Upload-Length"]
+        lines = [*TUS.items(), ("Upload-Length", "5"), *(("Upload-Metadata", line) for line in metadata)]
+        path = (await client.post("/api/v1/uploads", headers=lines)).headers["location"]
+        assert (await client.head(path, headers=TUS)).headers["upload-metadata"] == ", ".join(metadata)
+
+
+async def test_the_type_of_a_piece_may_have_parameters_and_any_case(gateway: GatewayProcess):
+    async with gateway.client() as client:
+        path = await begun(client, 4)
+        for offset, kind in enumerate(("application/offset+octet-stream; a=b", "Application/Offset+Octet-Stream")):
+            assert (await sent(client, path, offset, b"a", **{"Content-Type": kind})).status_code == 204
+        other = await sent(client, path, 2, b"a", **{"Content-Type": "application/octet-stream"})
+        refused(other, 415, "unsupported_media_type")
+
+
 async def test_a_read_only_token_uploads_nothing(gateway: GatewayProcess):
     async with gateway.client(scope="converter:job.read") as client:
         answer = await client.post("/api/v1/uploads", headers={**TUS, "Upload-Length": "5"})

@@ -24,6 +24,7 @@ from converter.gateway.gateway import Gateway
 from converter.gateway.http.answers import json_answer
 from converter.gateway.http.body import chunks
 from converter.gateway.http.errors import FieldError, Refusal, bad_fields
+from converter.gateway.http.headers import combined
 from converter.gateway.http.middleware import add_to_answer
 from converter.gateway.intake.form import base_name
 from converter.gateway.intake.references import too_large
@@ -149,7 +150,7 @@ async def create_upload(request: ApiRequest, gateway: Gateway) -> Response[bytes
     size_bytes = _number(request, "Upload-Length")
     if size_bytes > gateway.limits.model_max_bytes:
         raise too_large("model", gateway.limits.model_max_bytes)
-    metadata = request.headers.get("upload-metadata", "")
+    metadata = combined(request.scope["headers"], b"upload-metadata") or ""
     try:
         upload = await gateway.uploads.create(request.user.client_id, size_bytes, _filename(metadata), metadata)
     except QuotaReached as reached:
@@ -227,7 +228,7 @@ async def get_upload(request: ApiRequest, gateway: Gateway, upload_id: str) -> R
 async def append_to_upload(request: ApiRequest, gateway: Gateway, upload_id: str) -> Response[None]:
     """Continue an upload. What arrives before a connection breaks is kept, unless the bytes carry a checksum."""
     _speak_tus(request)
-    if request.headers.get("content-type") != PATCH_TYPE:
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != PATCH_TYPE:
         raise Refusal("unsupported_media_type", details={"hint": f"Send {PATCH_TYPE}."})
     offset, checksum = _number(request, "Upload-Offset"), _checksum(request)
     announced_bytes = int(request.headers.get("content-length", "0"))
@@ -322,9 +323,9 @@ def _expiry(gateway: Gateway, upload: Upload) -> dict[str, str]:
 
 
 def _number(request: ApiRequest, header: str) -> int:
-    text = request.headers.get(header.lower(), "")
+    text = combined(request.scope["headers"], header.lower().encode()) or ""
     if not _NUMBER.fullmatch(text):
-        raise bad_fields([FieldError(header, "missing or malformed; allowed: a whole number of bytes")])
+        raise bad_fields([FieldError(header, "missing or malformed; allowed: a whole number of bytes, once")])
     return int(text)
 
 
@@ -344,7 +345,7 @@ def _filename(text: str) -> str:
 
 
 def _checksum(request: ApiRequest) -> Checksum | None:
-    text = request.headers.get("upload-checksum")
+    text = combined(request.scope["headers"], b"upload-checksum")
     if text is None:
         return None
     name, _, encoded = text.partition(" ")

@@ -34,7 +34,7 @@ async def client(bus: Bus) -> AsyncIterator[httpx.AsyncClient]:
 
 async def test_metrics_are_served_in_prometheus_words(client: httpx.AsyncClient):
     answer = await client.get("/metrics")
-    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
     assert "# TYPE converter_stage_attempt_seconds histogram" in answer.text
     assert "# TYPE converter_messages_total counter" in answer.text
     assert "process_resident_memory_bytes" in answer.text

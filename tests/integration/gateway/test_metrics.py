@@ -19,7 +19,7 @@ async def scraped(gateway: GatewayProcess) -> Samples:
     async with httpx.AsyncClient(base_url=gateway.internal_url, trust_env=False) as monitoring:
         answer = await monitoring.get("/metrics")
     assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/plain; version=")
+    assert answer.headers["content-type"] == "text/plain; version=1.0.0; charset=utf-8"
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(answer.text)

@@ -45,7 +45,8 @@ async def get_metrics(gateway: Gateway) -> Response[bytes]:
     else:
         for queue, standing in stats.stages.items():
             _set(queue, standing)
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    # As a header, since the framework adds the character set to a media type of text.
+    return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
 
 def _set(queue: str, standing: QueueStanding) -> None:

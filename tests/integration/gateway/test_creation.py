@@ -170,6 +170,16 @@ async def test_a_model_that_was_sent_before_is_named_by_its_digest(
         assert (gone.status_code, gone.json()["error"]["details"]) == (400, unknown.json()["error"]["details"])
 
 
+async def test_all_that_is_bad_before_the_form_is_named_at_once(gateway: GatewayProcess, form: Form, model: bytes):
+    headers = {"Idempotency-Key": "a b", "Content-Digest": "x"}
+    async with gateway.client() as client:
+        request = {"data": form.fields(), "files": {"model": ("m.onnx", model)}, "headers": headers}
+        answer = await client.post("/api/v1/jobs?dry_run=x&y=1", **request)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "validation_error")
+    named = [field["field"] for field in answer.json()["error"]["details"]["fields"]]
+    assert sorted(named) == ["Content-Digest", "Idempotency-Key", "dry_run", "y"]
+
+
 @pytest.mark.parametrize("algorithm", ["sha-256", "sha-512"])
 async def test_a_digest_of_the_body_is_verified(
     gateway: GatewayProcess, form: Form, model: bytes, algorithm: str, stored: Stored

@@ -91,7 +91,8 @@ async def test_the_server_says_what_it_can_do(gateway: GatewayProcess):
 
 async def test_every_answer_names_the_protocol(gateway: GatewayProcess, start_gateway: StartGateway):
     strict = await start_gateway(API_V1_RATE_LIMIT_MAX="1")
-    async with gateway.client(scope="converter:job.read") as reader, strict.client() as often:
+    scope = "converter:job.read"
+    async with gateway.client(client_id="a", scope=scope) as reader, strict.client(client_id="b") as often:
         refusals = {
             401: await reader.post("/api/v1/uploads", headers={"Authorization": "none"}),
             403: await reader.post("/api/v1/uploads", headers=TUS),
@@ -240,9 +241,22 @@ async def test_a_bad_beginning_is_refused(gateway: GatewayProcess, headers: dict
     assert answer.headers["tus-resumable"] == "1.0.0"
 
 
+async def test_every_bad_header_is_named(gateway: GatewayProcess):
+    async with gateway.client(client_id="c") as client:
+        path = await begun(client, 4)
+        beginning = {"Upload-Length": "x", "Upload-Metadata": "filename !"}
+        piece = {"Upload-Offset": "x", "Upload-Checksum": "crc32 AAAA"}
+        for answer, bad in (
+            (await client.post("/api/v1/uploads", headers=TUS | beginning), beginning),
+            (await client.patch(path, content=b"a", headers=BYTES | piece), piece),
+        ):
+            details = refused(answer, 400, "validation_error")
+            assert [field["field"] for field in details["fields"]] == list(bad)
+
+
 async def test_a_header_in_two_lines_is_read_whole(gateway: GatewayProcess):
     metadata = [f"filename {base64.b64encode(b'a.onnx').decode()}", "relativePath"]
-    async with gateway.client() as client:
+    async with gateway.client(client_id="c") as client:
         lengths = [*TUS.items(), ("Upload-Length", "5"), ("Upload-Length", "6")]
         details = refused(await client.post("/api/v1/uploads", headers=lengths), 400, "validation_error")
         assert [field["field"] for field in details["fields"]] == ["Upload-Length"]
@@ -252,7 +266,7 @@ async def test_a_header_in_two_lines_is_read_whole(gateway: GatewayProcess):
 
 
 async def test_the_type_of_a_piece_may_have_parameters_and_any_case(gateway: GatewayProcess):
-    async with gateway.client() as client:
+    async with gateway.client(client_id="c") as client:
         path = await begun(client, 4)
         for offset, kind in enumerate(("application/offset+octet-stream; a=b", "Application/Offset+Octet-Stream")):
             assert (await sent(client, path, offset, b"a", **{"Content-Type": kind})).status_code == 204
@@ -432,11 +446,11 @@ async def test_an_upload_takes_a_slot_while_its_bytes_come_and_none_while_it_res
     start_gateway: StartGateway, model: bytes
 ):
     gateway = await start_gateway(MAX_CONCURRENT_UPLOADS="1")
-    async with gateway.client() as client:
+    async with gateway.client(client_id="d") as client:
         coming, resting = await begun(client, len(model)), await begun(client, len(model))
         _, writer = await asyncio.open_connection("127.0.0.1", gateway.port)
         writer.write(
-            f"PATCH {coming} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {gateway.issuer.token()}\r\n"
+            f"PATCH {coming} HTTP/1.1\r\nHost: x\r\nAuthorization: {client.headers['authorization']}\r\n"
             "Tus-Resumable: 1.0.0\r\nContent-Type: application/offset+octet-stream\r\nUpload-Offset: 0\r\n"
             f"Content-Length: {len(model)}\r\n\r\n".encode()
         )

@@ -32,6 +32,7 @@ from converter.gateway.http.answers import json_answer
 from converter.gateway.http.errors import FieldError, Refusal, bad_fields
 from converter.gateway.http.headers import combined
 from converter.gateway.http.query import flag_in, read_query
+from converter.gateway.http.written import Bad
 from converter.gateway.intake.content_digest import ContentDigest
 from converter.gateway.intake.inputs import FormBody, Inputs, fingerprint, received
 from converter.gateway.intake.model_part import UnusableModel
@@ -61,14 +62,14 @@ class _Order(Struct, frozen=True, kw_only=True):
 @post("/api/v1/jobs", opt={"requires": "write", "operation": CREATE_JOB}, media_type=MediaType.JSON)
 async def create_job(request: ApiRequest, gateway: Gateway) -> Response[bytes]:
     """Take in a model and its images, then create the job. The user's lock is claimed last: an upload holds nothing."""
-    dry_run, key = _dry_run(request.scope["query_string"]), _idempotency_key(request)
+    dry_run, key, digest = _announced(request)
     order = _Order(
         caller=request.user,
         request_id=request.state["request_id"],
         body=FormBody(
             receive=request.receive,
             boundary=multipart_boundary(request, gateway.limits.body_max_bytes),
-            digest=ContentDigest(combined(request.scope["headers"], b"content-digest") or ""),
+            digest=digest,
             limits=gateway.limits,
             pace=gateway.pace,
             with_user=request.user.has_users,
@@ -286,17 +287,22 @@ def multipart_boundary(request: ApiRequest, body_max_bytes: int) -> str:
     return boundary
 
 
-def _dry_run(query_string: bytes) -> bool:
-    # A parameter that is not known may be this one misspelt, and the caller does not want a job.
-    given, problems = read_query(query_string, ["dry_run"])
+def _announced(request: ApiRequest) -> tuple[bool, str | None, ContentDigest]:
+    """What stands before the form: whether it is a dry run, its `Idempotency-Key` and its `Content-Digest`.
+
+    Raises:
+        Refusal: `validation_error` that names all that is bad of them.
+    """
+    # A parameter that is not known may be `dry_run` misspelt, and the caller does not want a job.
+    given, problems = read_query(request.scope["query_string"], ["dry_run"])
     dry_run = flag_in(given, "dry_run", problems)
-    if problems:
-        raise bad_fields(problems)
-    return dry_run
-
-
-def _idempotency_key(request: ApiRequest) -> str | None:
     sent = request.headers.getall("idempotency-key", [])
     if len(sent) > 1 or (sent and not _KEY.fullmatch(sent[0])):
-        raise bad_fields([FieldError("Idempotency-Key", "allowed: 1 to 255 visible ASCII characters, once")])
-    return sent[0] if sent else None
+        problems.append(FieldError("Idempotency-Key", "allowed: 1 to 255 visible ASCII characters, once"))
+    try:
+        digest = ContentDigest(combined(request.scope["headers"], b"content-digest") or "")
+    except Bad as bad:
+        problems += [FieldError("Content-Digest", message) for message in bad.messages]
+    if problems:
+        raise bad_fields(problems)
+    return dry_run, sent[0] if sent else None, digest

@@ -46,14 +46,13 @@ _LIST = Operation(
 @get("/api/v1/jobs", opt={"requires": "read", "operation": _LIST}, media_type=MediaType.JSON)
 async def list_jobs(request: ApiRequest, gateway: Gateway) -> Response[bytes]:
     """A page of the user's jobs, newest first."""
-    query = JobQuery.parse(request.scope["query_string"])
-    require_user(request.user, query.user_id)
     client_id = request.user.client_id
-    after = gateway.cursors.read(client_id, query)
+    query = JobQuery.parse(request.scope["query_string"], gateway.cursors, client_id)
+    require_user(request.user, query.user_id)
     ids = [
         job_id
         for job_id in await gateway.user_jobs.newest_first(client_id, query.user_id)
-        if after is None or job_id < after
+        if query.after is None or job_id < query.after
     ]
     found: list[JobRecord] = []
     for start in range(0, len(ids), READ_AT_ONCE):
@@ -68,7 +67,9 @@ async def list_jobs(request: ApiRequest, gateway: Gateway) -> Response[bytes]:
     return json_answer(
         JobPage(
             items=tuple([await current(gateway, request.user, record) for record in page]),
-            next_cursor=gateway.cursors.after(page[-1].job_id, client_id, query) if more else None,
+            next_cursor=gateway.cursors.after(page[-1].job_id, client_id, query.user_id, query.status)
+            if more
+            else None,
         )
     )
 

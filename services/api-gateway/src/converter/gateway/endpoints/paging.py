@@ -32,21 +32,21 @@ _JOB_ID_BYTES = 16
 
 
 class JobQuery(Struct, frozen=True, kw_only=True):
-    """Which jobs to list. `cursor` is as the client sent it."""
+    """Which jobs to list; those after the job `after`, where there is one."""
 
     user_id: str
     status: JobStatus | None = None
     limit: int = LIMIT_DEFAULT
-    cursor: str | None = None
+    after: str | None = None
 
     @classmethod
-    def parse(cls, query_string: bytes) -> JobQuery:
-        """The query in a URL.
+    def parse(cls, query_string: bytes, cursors: Cursors, client_id: str) -> JobQuery:
+        """The query in a URL of the client's.
 
         Raises:
             Refusal: `validation_error` that names every bad parameter.
         """
-        given, problems = read_query(query_string, cls.__struct_fields__)
+        given, problems = read_query(query_string, ("user_id", "status", "limit", "cursor"))
         user_id, status, limit = given.get("user_id"), given.get("status"), limit_in(given, problems)
         if user_id is None:
             problems.append(FieldError("user_id", "missing"))
@@ -54,14 +54,15 @@ class JobQuery(Struct, frozen=True, kw_only=True):
             problems.append(FieldError("user_id", f"found {shown(user_id)}; allowed: 1 to 128 of A-Z a-z 0-9 . _ -"))
         if status is not None and status not in list(JobStatus):
             problems.append(FieldError("status", f"found {shown(status)}; allowed: {', '.join(JobStatus)}"))
+        cursor, after = given.get("cursor"), None
+        if cursor is not None:
+            after = cursors.read(cursor, client_id, user_id or "", status)
+            if after is None:
+                message = "not a cursor of this list; allowed: next_cursor of its last page"
+                problems.append(FieldError("cursor", message))
         if problems or user_id is None:
             raise bad_fields(problems)
-        return cls(
-            user_id=user_id,
-            status=JobStatus(status) if status else None,
-            limit=limit,
-            cursor=given.get("cursor"),
-        )
+        return cls(user_id=user_id, status=JobStatus(status) if status else None, limit=limit, after=after)
 
 
 def limit_in(given: Mapping[str, str], problems: list[FieldError]) -> int:
@@ -83,29 +84,23 @@ class Cursors:
     def __init__(self, key: bytes) -> None:
         self._key = key
 
-    def after(self, job_id: str, client_id: str, query: JobQuery) -> str:
+    def after(self, job_id: str, client_id: str, user_id: str, status: str | None) -> str:
         """The cursor of the page that begins after `job_id`."""
         place = bytes.fromhex(job_id.replace("-", ""))
-        return base64.urlsafe_b64encode(place + self._mac(place, client_id, query)).decode().rstrip("=")
+        return base64.urlsafe_b64encode(place + self._mac(place, client_id, user_id, status)).decode().rstrip("=")
 
-    def read(self, client_id: str, query: JobQuery) -> str | None:
-        """The job after which the page asked for begins, or none for the first page.
-
-        Raises:
-            Refusal: `validation_error`; the cursor was not made here, or for another list.
-        """
-        if query.cursor is None:
-            return None
+    def read(self, cursor: str, client_id: str, user_id: str, status: str | None) -> str | None:
+        """The job after which its page begins; none if it was not made here, or for another list."""
         try:
-            token = base64.b64decode(query.cursor + "=" * (-len(query.cursor) % 4), altchars=b"-_", validate=True)
+            token = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
         except (ValueError, binascii.Error):
-            token = b""
+            return None
         place, mac = token[:_JOB_ID_BYTES], token[_JOB_ID_BYTES:]
-        if not hmac.compare_digest(mac, self._mac(place, client_id, query)):
-            raise bad_fields([FieldError("cursor", "not a cursor of this list; allowed: next_cursor of its last page")])
+        if not hmac.compare_digest(mac, self._mac(place, client_id, user_id, status)):
+            return None
         digits = place.hex()
         return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
 
-    def _mac(self, place: bytes, client_id: str, query: JobQuery) -> bytes:
-        of = "\0".join((client_id, query.user_id, query.status or "")).encode()
+    def _mac(self, place: bytes, client_id: str, user_id: str, status: str | None) -> bytes:
+        of = "\0".join((client_id, user_id, status or "")).encode()
         return hmac.digest(self._key, b"cursor\0" + place + of, hashlib.sha256)[:_MAC_BYTES]

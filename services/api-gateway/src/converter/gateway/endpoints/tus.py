@@ -147,12 +147,16 @@ def _described(gateway: Gateway) -> Response[None]:
 async def create_upload(request: ApiRequest, gateway: Gateway) -> Response[bytes]:
     """Begin a resumable upload of a model."""
     _speak_tus(request)
-    size_bytes = _number(request, "Upload-Length")
+    problems: list[FieldError] = []
+    size_bytes = _number(request, "Upload-Length", problems)
+    metadata = combined(request.scope["headers"], b"upload-metadata") or ""
+    filename = _filename(metadata, problems)
+    if problems:
+        raise bad_fields(problems)
     if size_bytes > gateway.limits.model_max_bytes:
         raise too_large("model", gateway.limits.model_max_bytes)
-    metadata = combined(request.scope["headers"], b"upload-metadata") or ""
     try:
-        upload = await gateway.uploads.create(request.user.client_id, size_bytes, _filename(metadata), metadata)
+        upload = await gateway.uploads.create(request.user.client_id, size_bytes, filename, metadata)
     except QuotaReached as reached:
         raise _too_many(reached, gateway.upload_slots.retry_after_s) from None
     headers = {"Location": f"{_ROOT}/{upload.upload_id}", **_expiry(gateway, upload)}
@@ -230,7 +234,10 @@ async def append_to_upload(request: ApiRequest, gateway: Gateway, upload_id: str
     _speak_tus(request)
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != PATCH_TYPE:
         raise Refusal("unsupported_media_type", details={"hint": f"Send {PATCH_TYPE}."})
-    offset, checksum = _number(request, "Upload-Offset"), _checksum(request)
+    problems: list[FieldError] = []
+    offset, checksum = _number(request, "Upload-Offset", problems), _checksum(request, problems)
+    if problems:
+        raise bad_fields(problems)
     announced_bytes = int(request.headers.get("content-length", "0"))
     upload = await _own_upload(request, gateway, upload_id)
     with gateway.upload_slots.taken(), _refused(upload):
@@ -322,15 +329,20 @@ def _expiry(gateway: Gateway, upload: Upload) -> dict[str, str]:
     return {"Upload-Expires": format_datetime(gateway.uploads.expires_at(upload), usegmt=True)}
 
 
-def _number(request: ApiRequest, header: str) -> int:
+def _number(request: ApiRequest, header: str, problems: list[FieldError]) -> int:
+    """The number that the header is; adds to `problems` when it is none."""
     text = combined(request.scope["headers"], header.lower().encode()) or ""
-    if not _NUMBER.fullmatch(text):
-        raise bad_fields([FieldError(header, "missing or malformed; allowed: a whole number of bytes, once")])
-    return int(text)
+    if _NUMBER.fullmatch(text):
+        return int(text)
+    problems.append(FieldError(header, "missing or malformed; allowed: a whole number of bytes, once"))
+    return 0
 
 
-def _filename(text: str) -> str:
-    """What the client calls its model, in `Upload-Metadata`: pairs of a key and base64, with commas between."""
+def _filename(text: str, problems: list[FieldError]) -> str:
+    """What the client calls its model, in `Upload-Metadata`: pairs of a key and base64, with commas between.
+
+    Adds to `problems` when it cannot be taken.
+    """
     pairs = {key: value for key, _, value in (pair.strip().partition(" ") for pair in text.split(","))}
     try:
         if len(text) > METADATA_MAX_CHARS or not text.isascii() or not text.isprintable():
@@ -338,13 +350,15 @@ def _filename(text: str) -> str:
         name = base_name(base64.b64decode(pairs.get("filename", ""), validate=True).decode()) or UNNAMED
     except ValueError:
         allowed = f"keys with base64 values, at most {METADATA_MAX_CHARS} characters"
-        raise bad_fields([FieldError("Upload-Metadata", f"malformed; allowed: {allowed}")]) from None
+        problems.append(FieldError("Upload-Metadata", f"malformed; allowed: {allowed}"))
+        return UNNAMED
     if not name.lower().endswith(".onnx"):
-        raise bad_fields([FieldError("Upload-Metadata", "the filename does not end with .onnx")])
+        problems.append(FieldError("Upload-Metadata", "the filename does not end with .onnx"))
     return name
 
 
-def _checksum(request: ApiRequest) -> Checksum | None:
+def _checksum(request: ApiRequest, problems: list[FieldError]) -> Checksum | None:
+    """What the bytes are to be verified against, if that is sent; adds to `problems` when it cannot be read."""
     text = combined(request.scope["headers"], b"upload-checksum")
     if text is None:
         return None
@@ -353,4 +367,5 @@ def _checksum(request: ApiRequest) -> Checksum | None:
         return Checksum(ALGORITHMS[name], base64.b64decode(encoded, validate=True))
     except (KeyError, binascii.Error):
         allowed = f"one of {', '.join(ALGORITHMS)}, a space, and base64"
-        raise bad_fields([FieldError("Upload-Checksum", f"malformed; allowed: {allowed}")]) from None
+        problems.append(FieldError("Upload-Checksum", f"malformed; allowed: {allowed}"))
+        return None

@@ -7,9 +7,11 @@ import binascii
 import hashlib
 import re
 
-from converter.gateway.http.errors import FieldError, Refusal, bad_fields
+from converter.gateway.http.errors import Refusal
+from converter.gateway.http.written import Bad
 
 _MEMBER = re.compile(r"\s*([a-z][a-z0-9_.*-]*)=:([A-Za-z0-9+/]*={0,2}):\s*")
+_MALFORMED = "malformed; allowed: sha-256=:<base64>: (RFC 9530)"
 _KNOWN = {"sha-256": "sha256", "sha-512": "sha512"}
 
 
@@ -20,7 +22,7 @@ class ContentDigest:
         header: `sha-256=:…:, sha-512=:…:`, all lines of it, or nothing.
 
     Raises:
-        Refusal: `validation_error`; it is malformed.
+        Bad: it is malformed.
     """
 
     def __init__(self, header: str) -> None:
@@ -28,12 +30,12 @@ class ContentDigest:
         for text in header.split(",") if header else []:
             member = _MEMBER.fullmatch(text)
             if member is None:
-                raise _malformed()
+                raise Bad(_MALFORMED)
             if member[1] in _KNOWN:
                 try:
                     self._expected[member[1]] = base64.b64decode(member[2], validate=True)
                 except binascii.Error:
-                    raise _malformed() from None
+                    raise Bad(_MALFORMED) from None
         self._found = {name: hashlib.new(_KNOWN[name]) for name in self._expected}
 
     def update(self, data: bytes) -> None:
@@ -55,7 +57,3 @@ class ContentDigest:
                     "The body that arrived is not the one that Content-Digest names.",
                     details={"algorithm": name, "found": found, "hint": "Send the request again."},
                 )
-
-
-def _malformed() -> Refusal:
-    return bad_fields([FieldError("Content-Digest", "malformed; allowed: sha-256=:<base64>: (RFC 9530)")])

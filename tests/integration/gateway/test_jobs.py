@@ -186,6 +186,18 @@ async def test_an_unchanged_job_is_not_sent_again(gateway: GatewayProcess, share
         assert changed.headers["etag"] != tag
 
 
+async def test_an_unchanged_list_is_not_sent_again(gateway: GatewayProcess, shared_bus: Bus, form: Form, model: bytes):
+    async with gateway.client() as client:
+        job = (await form.post(client, model)).json()
+        path = f"/api/v1/jobs?user_id={form.user_id}"
+        known = {"If-None-Match": (await client.get(path)).headers["etag"]}
+        answer = await client.get(path, headers=known)
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", known["If-None-Match"])
+        await end(shared_bus, job["job_id"])
+        changed = await client.get(path, headers=known)
+        assert (changed.status_code, changed.json()["items"][0]["status"]) == (200, "cancelled")
+
+
 async def test_another_clients_job_looks_like_none(gateway: GatewayProcess, form: Form, model: bytes):
     async with gateway.client() as client, gateway.client(client_id="other") as other:
         job_id = (await form.post(client, model)).json()["job_id"]

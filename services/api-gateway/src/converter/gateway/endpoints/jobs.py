@@ -17,7 +17,7 @@ from converter.contracts.live import ProgressReported
 from converter.gateway.caller import Caller
 from converter.gateway.endpoints.paging import LIMIT, USER_ID_PATTERN, JobQuery
 from converter.gateway.gateway import Gateway
-from converter.gateway.http.answers import Tagged, json_answer
+from converter.gateway.http.answers import Tagged
 from converter.gateway.http.errors import Refusal
 from converter.gateway.http.headers import challenge, combined
 from converter.gateway.http.middleware import Authentication
@@ -33,19 +33,20 @@ READ_AT_ONCE = 25
 
 
 _LIST = Operation(
-    answers={200: Answer("The page.", JobPage)},
+    answers={200: Answer("The page.", JobPage), 304: NOT_MODIFIED},
     parameters=(
         Parameter("user_id", {"type": "string", "pattern": USER_ID_PATTERN}, "Whose jobs.", required=True),
         Parameter("status", {"type": "string", "enum": list(JobStatus)}, "Only jobs with this status."),
         LIMIT,
         Parameter("cursor", {"type": "string"}, "The `next_cursor` of the page before; with the same user and status."),
+        IF_NONE_MATCH,
     ),
 )
 
 
 @get("/api/v1/jobs", opt={"requires": "read", "operation": _LIST}, media_type=MediaType.JSON)
 async def list_jobs(request: ApiRequest, gateway: Gateway) -> Response[bytes]:
-    """A page of the user's jobs, newest first."""
+    """A page of the user's jobs, newest first, or that it has not changed."""
     client_id = request.user.client_id
     query = JobQuery.parse(request.scope["query_string"], gateway.cursors, client_id)
     require_user(request.user, query.user_id)
@@ -64,14 +65,11 @@ async def list_jobs(request: ApiRequest, gateway: Gateway) -> Response[bytes]:
             break
     page = found[: query.limit]
     more = len(found) > query.limit
-    return json_answer(
-        JobPage(
-            items=tuple([await current(gateway, request.user, record) for record in page]),
-            next_cursor=gateway.cursors.after(page[-1].job_id, client_id, query.user_id, query.status)
-            if more
-            else None,
-        )
+    shown = JobPage(
+        items=tuple([await current(gateway, request.user, record) for record in page]),
+        next_cursor=gateway.cursors.after(page[-1].job_id, client_id, query.user_id, query.status) if more else None,
     )
+    return Tagged.of(shown).answer(combined(request.scope["headers"], b"if-none-match"))
 
 
 _GET = Operation(

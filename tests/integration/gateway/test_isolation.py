@@ -130,6 +130,7 @@ async def test_the_same_work_is_done_for_another_clients_job_as_for_none(
     async with gateway.client() as owner, gateway.client(client_id="other") as other:
         await owner.get(f"/api/v1/jobs/{theirs.job_id}")  # it is in the gateway's copy now
         async with shared_bus.hear("$JS.API.>", hear):
+            await shared_bus.last_sequence("EVENTS")  # the server listens from here on
             for of in (theirs.job_id, ABSENT):
                 assert (await ask(other, endpoint, of, {})).status_code == 404
                 await shared_bus.last_sequence("EVENTS")  # what was asked before has been heard

@@ -17,6 +17,7 @@ from converter.promoter.file_store import (
     FileGatewayUnavailable,
     FileStore,
     NotPromoted,
+    open_file_store,
 )
 from converter.promoter.upload import Upload
 
@@ -32,6 +33,7 @@ from .conftest import (
     no_more,
     refusing_early,
     reset_mid_body,
+    tokens_of,
 )
 
 TRIES = len(PAUSES_S) + 1
@@ -163,21 +165,20 @@ async def test_a_store_that_stands_still_is_tried_again(
     assert company.files == {PATH: made.content}
 
 
-async def test_a_slow_store_is_not_taken_for_one_that_stands_still(
-    company: Company, impatient: FileStore, upload: Upload, made: Made
-):
+async def test_a_slow_store_is_not_taken_for_one_that_stands_still(company: Company, upload: Upload, made: Made):
     async def slow(exchange: Exchange) -> None:
         content = b""
         while len(content) < len(made.content):
-            content += await exchange.some(1 << 20)
-            await asyncio.sleep(0.01)
+            content += await exchange.some(1 << 16)
+            await asyncio.sleep(0.02)
         company.files[exchange.path] = content
         await exchange.answer(201)
 
     company.faults.append(slow)
-    started = time.monotonic()
-    await impatient.put(upload)
-    assert time.monotonic() - started > 0.25
+    started, patience_s = time.monotonic(), 1.0
+    async with tokens_of(company) as tokens, open_file_store(company.url, tokens, patience_s=patience_s) as file_store:
+        await file_store.put(upload)
+    assert time.monotonic() - started > patience_s
     assert company.files == {PATH: made.content}
     assert len(company.uploads) == 1
 

@@ -202,17 +202,25 @@ def pytest_deselected(items: list[pytest.Item]) -> None:
         item.config.stash.setdefault(LEFT_OUT, []).append(item.nodeid)
 
 
+COUNTED = "counted"
+"""Name of the property that a cell records (`record_property`) of how much it did."""
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Print the matrix after a run of the cells."""
+    """Print the matrix after a run of the cells, and what they have counted."""
     if "fault" not in config.option.markexpr:
         return
     outcomes: dict[str, bool] = {}
+    counts: list[str] = []
     for report in (report for reports in terminalreporter.stats.values() for report in reports):
         if isinstance(report, pytest.TestReport) and (report.when == "call" or report.failed):
             outcomes[report.nodeid] = outcomes.get(report.nodeid, True) and report.passed
+            counts += [str(value) for name, value in report.user_properties if name == COUNTED]
     terminalreporter.section("fault matrix")
     for row in ROWS:
         terminalreporter.line(verdict(row, outcomes, config.stash.get(LEFT_OUT, [])))
+    for count in counts:
+        terminalreporter.line(f"counted {count}")
 
 
 def verdict(row: Row, outcomes: Mapping[str, bool], left_out: Collection[str] = ()) -> str:

@@ -11,7 +11,7 @@ import json
 import os
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, closing
 from itertools import chain, count, islice, product
 from pathlib import Path
@@ -20,6 +20,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 import pytest_asyncio
+from fault_matrix import COUNTED
 from faults import Proxy
 
 from converter.devstack.addresses import FILE_STORE, ISSUER, NATS, S3
@@ -78,7 +79,9 @@ async def system(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Syst
         yield System(await opened.enter_async_context(stack), ways)
 
 
-async def test_jobs_come_to_their_end_whatever_the_network_does(system: System, tmp_path: Path) -> None:
+async def test_jobs_come_to_their_end_whatever_the_network_does(
+    system: System, tmp_path: Path, record_property: Callable[[str, object], None]
+) -> None:
     met = Counter[str]()
     with closing(Ledger(tmp_path / "ledger")) as ledger:
         async with httpx.AsyncClient(trust_env=False, timeout=60) as http, asyncio.TaskGroup() as tasks:
@@ -97,7 +100,8 @@ async def test_jobs_come_to_their_end_whatever_the_network_does(system: System, 
         wrong = await left_wrong(system.stack, ledger, within_s=90)
         assert not wrong, f"seed {SEED}: {met}"
         assert not told_of_faults_of_ours(system.stack)
-        print(f"seed {SEED}: {len(ledger.accepted)} jobs, {', '.join(f'{way} {n}' for way, n in sorted(met.items()))}")
+    ways = ", ".join(f"{way} {number}" for way, number in sorted(met.items()))
+    record_property(COUNTED, f"seed {SEED}: {len(ledger.accepted)} jobs, faults on the way to {ways}")
 
 
 async def break_again_and_again(ways: Mapping[str, Proxy], met: Counter[str]) -> None:

@@ -12,7 +12,7 @@ import os
 import random
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
@@ -20,6 +20,7 @@ import httpx
 import psutil
 import pytest
 import pytest_asyncio
+from fault_matrix import COUNTED
 from integration.hostile.models import MODELS
 from waiting import eventually
 
@@ -120,7 +121,7 @@ async def consumers_leader(stack: Stack) -> str:
 
 
 async def test_a_leaders_death_takes_no_job_from_a_living_worker_and_a_workers_death_holds_its_job_up_for_seconds(
-    cluster: NatsCluster, stack: Stack, tmp_path: Path
+    cluster: NatsCluster, stack: Stack, tmp_path: Path, record_property: Callable[[str, object], None]
 ) -> None:
     chance, hours = random.Random(1), Hours()  # noqa: S311 - wants a seed
     with closing(Ledger(tmp_path / "ledger")) as ledger:
@@ -145,6 +146,6 @@ async def test_a_leaders_death_takes_no_job_from_a_living_worker_and_a_workers_d
         assert not wrong
     took.sort()
     p99 = took[math.ceil(len(took) * 0.99) - 1]
-    print(f"{len(took)} workers killed: moved on after {took[len(took) // 2]:.1f} s at p50, {p99:.1f} s at p99")
-    print(f"{LEADERS} leaders killed: no job was taken from a living worker")
+    moved_on = f"moved on after {took[len(took) // 2]:.1f} s at p50, {p99:.1f} s at p99"
+    record_property(COUNTED, f"{len(took)} workers killed: {moved_on}; {LEADERS} leaders killed: no worker fenced")
     assert p99 <= MOVES_WITHIN_S

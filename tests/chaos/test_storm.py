@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pytest
 import pytest_asyncio
+from fault_matrix import COUNTED
 
 from converter.devstack.addresses import FILE_STORE, ISSUER, NATS, S3
 from converter.devstack.stack import Stack
@@ -48,7 +49,9 @@ async def stack(tmp_path_factory: pytest.TempPathFactory, workers: Mapping[str, 
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-async def test_jobs_come_to_their_end_once_whatever_is_killed(stack: Stack, tmp_path: Path, seed: int) -> None:
+async def test_jobs_come_to_their_end_once_whatever_is_killed(
+    stack: Stack, tmp_path: Path, seed: int, record_property: Callable[[str, object], None]
+) -> None:
     services = [name for name in stack.pids if name not in {NATS, S3, ISSUER, FILE_STORE}]
     storm = Storm(stack, [*services, *services, NATS, S3, ISSUER, FILE_STORE], seed)
     with closing(Ledger(tmp_path / "ledger")) as ledger:
@@ -58,7 +61,7 @@ async def test_jobs_come_to_their_end_once_whatever_is_killed(stack: Stack, tmp_
     wrong = await left_wrong(stack, ledger)
     assert not wrong, f"seed {seed}: {storm.blows}"
     assert await locks_are_free(stack, tmp_path, seed), f"seed {seed}: {storm.blows}"
-    print(f"seed {seed}: {JOBS} jobs, {storm.tally()}")
+    record_property(COUNTED, f"seed {seed}: {JOBS} jobs, {storm.tally()}")
 
 
 async def endure(stack: Stack, storm: Storm, ledger: Ledger, seed: int) -> None:

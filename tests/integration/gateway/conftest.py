@@ -71,8 +71,8 @@ class Issuer:
             writer.close()
             return
         self.fetches += 1
-        await self.open.wait()
         body = json.dumps({"keys": self.published}).encode()
+        await self.open.wait()
         writer.write(
             f"HTTP/1.1 {self.status} -\r\nContent-Type: application/json\r\n"
             f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import base64
 import hmac
 import json
@@ -246,6 +247,35 @@ async def test_a_key_that_comes_right_after_a_health_check_is_found_without_a_40
         issuer.published.append(new.as_dict(private=False))
         assert await verifier.verify(issuer.signed(issuer.claims(), key=new))
     assert issuer.fetches == 6
+
+
+async def test_whoever_waits_for_a_new_key_gets_it_though_the_fetch_that_is_under_way_began_before(
+    jwks: JwksCache, issuer: Issuer, clock: Clock, key_of: MakeKey
+):
+    await jwks.check()
+    clock.ahead = 31
+    issuer.open.clear()
+    checking = asyncio.create_task(jwks.check())
+    await eventually(lambda: asked(issuer, 2))
+    waiting = [asyncio.create_task(jwks.key("next")) for _ in range(5)]
+    await asyncio.sleep(0)
+    issuer.published.append(key_of("RS256", "next").as_dict(private=False))
+    issuer.open.set()
+    await checking
+    assert all(await asyncio.gather(*waiting))
+    assert issuer.fetches == 3
+
+
+async def test_a_key_that_comes_while_the_issuer_was_away_is_found_at_once(
+    verifier: TokenVerifier, jwks: JwksCache, issuer: Issuer, clock: Clock, key_of: MakeKey
+):
+    await jwks.check()
+    clock.ahead, issuer.status = 31, 500
+    with pytest.raises(KeysUnavailable):
+        await jwks.check()
+    new, issuer.status = key_of("RS256", "next"), 200
+    issuer.published.append(new.as_dict(private=False))
+    assert await verifier.verify(issuer.signed(issuer.claims(), key=new))
 
 
 async def test_checks_do_not_make_the_set_be_fetched_more_often_than_the_cooldown_unless_one_failed(

@@ -64,7 +64,9 @@ class JwksCache:
         self._tuning = tuning or JwksTuning()
         self._keys: dict[str, Key] = {}
         self._thumbprints: dict[str, str] = {}
-        self._loaded_at = self._fresh_until = self._next_fetch = -math.inf
+        self._loaded_at = self._fresh_until = -math.inf
+        self._retry_at = self._next_look = -math.inf
+        """When to fetch again after a failure, and for an unknown key id where there are keys."""
         self._failures = 0
         self._fetching: asyncio.Task[None] | None = None
         self.generation = 0
@@ -83,10 +85,11 @@ class JwksCache:
         """
         self.revalidate()
         # Shielded: one caller that goes away must not end the fetch that others wait for.
-        if not self._has(kid) and self._fetching is not None:
-            await asyncio.shield(self._fetching)
-        if not self._has(kid) and self._clock() >= self._next_fetch:
-            self._next_fetch = self._clock() + self._tuning.cooldown
+        while not self._has(kid):
+            if self._fetching is None:
+                if self._clock() < (self._next_look if self._keys else self._retry_at):
+                    break
+                self._next_look = self._clock() + self._tuning.cooldown
             await asyncio.shield(self._fetch())
         if not self.usable:
             raise KeysUnavailable(f"no key set from {self._url}")
@@ -95,7 +98,7 @@ class JwksCache:
     def revalidate(self) -> None:
         """Start to fetch the set in the background if it is stale, so that a key that was dropped stops counting."""
         now = self._clock()
-        if self._keys and now >= self._fresh_until and now >= self._next_fetch:
+        if self._keys and now >= self._fresh_until and now >= self._retry_at:
             self._fetch()
 
     async def check(self) -> None:
@@ -137,7 +140,7 @@ class JwksCache:
             pause = self._tuning.cooldown
             if not self._keys:
                 pause = min(pause, 2.0 ** min(self._failures, 6) * random.uniform(0.4, 0.6))  # noqa: S311 - spreads load
-            self._next_fetch = self._clock() + pause
+            self._retry_at = self._clock() + pause
             log.warning("jwks.refresh_failed", url=self._url, error=str(error) or type(error).__name__)
             return
         now = self._clock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 
@@ -13,7 +14,7 @@ from converter.common.metrics import BUS_INTERRUPTIONS
 log = structlog.get_logger()
 
 REFUSED_S = 5.0
-"""For how long servers may refuse the user, as while one reads its configuration, before there is no way back."""
+"""For how long servers may go on refusing the user, as while one is given another configuration."""
 REFUSAL = "authorization violation"
 
 
@@ -26,7 +27,7 @@ class ConnectionEvents:
         """Whether the connection is meant to be there."""
         self._told: str | None = None
         self._last: str | None = None
-        self._refused_at: float | None = None
+        self._refused_at = self._refused_last = -math.inf
 
     @property
     def problem(self) -> str | None:
@@ -40,8 +41,11 @@ class ConnectionEvents:
             self._told = self._last
         log.warning("bus.error", error=self._last)
         if self.open and REFUSAL in self._last.lower():
-            self._refused_at = self._refused_at or time.monotonic()
-            if time.monotonic() >= self._refused_at + REFUSED_S:
+            now = time.monotonic()
+            if now > self._refused_last + REFUSED_S:
+                self._refused_at = now
+            self._refused_last = now
+            if now >= self._refused_at + REFUSED_S:
                 await self.on_closed()  # the library would ask for ever
 
     async def on_disconnect(self) -> None:
@@ -52,7 +56,8 @@ class ConnectionEvents:
 
     async def on_reconnect(self) -> None:
         """There is one again."""
-        self._told = self._last = self._refused_at = None
+        self._told = self._last = None
+        self._refused_last = -math.inf
         log.info("bus.reconnected")
 
     async def on_closed(self) -> None:

@@ -147,6 +147,7 @@ def test_a_refused_secret_or_password_is_not_shown_even_in_the_traceback():
     [
         ("nats://host:4222", "nats://host:4222"),
         ("nats://a:hunter2@h1,tls://h2:4222,nats://b:hunter2@h3", "nats://…@h1,tls://h2:4222,nats://…@h3"),
+        ("nats://a:hunter2,hunter://2@h1", "nats://…@h1"),
         ("nats://a:hunter2,hunter2@h1,nats://h2", "nats://…@h1,nats://h2"),
         ("nats://a:hunter2@hunter2@h1,nats://b:hunter2%40%2C@h2", "nats://…@h1,nats://…@h2"),
         ("nats://a:hunter2//hunter2 hunter2\nhunter2@h", "nats://…@h"),

@@ -30,7 +30,7 @@ from msgspec import NODEFAULT, Struct, inspect, structs
 
 S = TypeVar("S", bound=Struct)
 _PLACEHOLDER = re.compile(r"REPLACE-ME|\.invalid\b", re.IGNORECASE)
-_BETWEEN_ADDRESSES = re.compile(r",(?=\w+://)")
+_BETWEEN_ADDRESSES = re.compile(r",(?=(?:nats|tls|wss?)://)")
 _USER = re.compile(r"^(\w+://)?.*@", re.DOTALL)
 _SWITCH = {"on": "true", "yes": "true", "off": "false", "no": "false"}
 

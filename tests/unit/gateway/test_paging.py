@@ -40,6 +40,13 @@ def test_every_bad_parameter_is_named():
     assert set(bad("status=gone&limit=0&page=2")) == {"user_id", "status", "limit", "page"}
     assert set(bad("user_id=a&status=gone&cursor=x&page=2")) == {"status", "cursor", "page"}
     assert set(bad("user_id=a&cursor=")) == {"cursor"}
+
+
+def test_a_cursor_is_not_called_bad_for_what_else_is():
+    cursor = CURSORS.after(uuid7(), "client", "a", "completed")
+    assert set(bad(f"status=completed&cursor={cursor}")) == {"user_id"}
+    assert set(bad(f"user_id=a&status=COMPLETED&cursor={cursor}")) == {"status"}
+    assert set(bad(f"user_id=b&status=completed&cursor={cursor}")) == {"cursor"}
     assert set(bad("user_id=a%20b&limit=101")) == {"user_id", "limit"}
     assert bad("user_id=a&user_id=b") == {"user_id": "sent more than once; allowed: once"}
 

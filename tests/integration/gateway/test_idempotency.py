@@ -11,7 +11,7 @@ from waiting import eventually
 
 from converter.common.bus import Bus
 from converter.common.eventlog import JobLog
-from converter.common.idempotency import IdempotencyKeys
+from converter.common.idempotency import Fingerprint, IdempotencyKeys
 from converter.common.identifiers import uuid7
 from converter.common.topology import IDEMPOTENCY, bucket_key, bucket_stream
 from converter.common.users import UserJobs
@@ -43,13 +43,14 @@ async def test_a_repeat_answers_the_job_as_it_was_created(
         assert first.status_code == 201
         assert "idempotency-replayed" not in first.headers
         before = stored()
+        as_created = first.json() | {"queue_position": None, "estimated_wait_s": None, "warnings": []}
         again = await post(client, form, model, key, files=files)
-        assert (again.status_code, again.json()) == (201, first.json())
+        assert (again.status_code, again.json()) == (201, as_created)
         assert again.headers["idempotency-replayed"] == "true"
         assert again.headers["location"] == first.headers["location"]
         await JobLog(shared_bus, "test").append(first.json()["job_id"], lambda _: JobCancelled(at=timestamp()))
         again = await post(client, form, model, key, files=files[::-1])
-        assert (again.status_code, again.json()) == (201, first.json())
+        assert (again.status_code, again.json()) == (201, as_created)
     assert stored() == before
     assert await UserJobs(shared_bus).newest_first("visiona", form.user_id) == [first.json()["job_id"]]
 
@@ -71,6 +72,19 @@ async def test_another_request_under_the_same_key_is_refused(
         for more in different:
             refused(await post(client, form, model, key, **more), 422, "idempotency_mismatch")
     assert stored() == before
+
+
+@pytest.mark.parametrize(
+    ("earlier", "again", "same"),
+    [
+        (Fingerprint("with U1"), Fingerprint("with U1", "model"), True),  # of a release before this one
+        (Fingerprint("with U1", "model"), Fingerprint("with U2", "model"), True),
+        (Fingerprint("with U1"), Fingerprint("with U2"), False),
+        (Fingerprint("with U1", "model"), Fingerprint("with U1 or not", "another"), False),
+    ],
+)
+async def test_what_is_the_same_request(earlier: Fingerprint, again: Fingerprint, *, same: bool):
+    assert earlier.matches(again) is again.matches(earlier) is same
 
 
 async def test_a_key_is_the_clients_own(gateway: GatewayProcess, new_form: Callable[[], Form], model: bytes):
@@ -148,7 +162,7 @@ async def test_a_body_that_nobody_renews_is_taken_over(shared_bus: Bus):
     client_id, key = uuid7(), "key"
     stale, patient = (IdempotencyKeys(shared_bus, log, grace=timedelta(seconds=s)) for s in (0, 60))
     async with patient.held(client_id, key, uuid7()), stale.held(client_id, key, uuid7()) as hold:
-        await hold.bind("fingerprint")
+        await hold.bind(Fingerprint("fingerprint"))
     found = await shared_bus.last(bucket_stream(IDEMPOTENCY), bucket_key(IDEMPOTENCY, f"{client_id}.*"))
     assert found is not None
     assert b"fingerprint" in found.data

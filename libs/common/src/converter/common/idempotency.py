@@ -39,10 +39,23 @@ class InProgress(Exception):
     """Another request with this key is being served."""
 
 
+class Fingerprint(Struct, frozen=True):
+    """What a request is known by; repeats agree in one of the two, of which a release before this one has the first."""
+
+    whole: str
+    """Of all fields and files."""
+    by_digest: str = ""
+    """The same without what merely says how a model came whose digest is there."""
+
+    def matches(self, other: Fingerprint) -> bool:
+        """Whether both are of the same request."""
+        return self.whole == other.whole or self.by_digest == other.by_digest != ""
+
+
 class Earlier(Struct, frozen=True):
     """What an earlier request with the key has led to: the job as it was created, or that it has been deleted since."""
 
-    fingerprint: str
+    fingerprint: Fingerprint
     job: JobRecord | Deleted
 
 
@@ -51,6 +64,7 @@ class _Entry(Struct, frozen=True):
     fingerprint: str
     """Empty while the request's body arrives."""
     at: Timestamp
+    by_digest: str = ""
 
 
 class Hold:
@@ -59,7 +73,7 @@ class Hold:
     def __init__(self, bus: Bus, subject: str, job_id: str, sequence: int) -> None:
         self._bus, self._subject, self._job_id, self._sequence = bus, subject, job_id, sequence
         self._writing = asyncio.Lock()
-        self._fingerprint = ""
+        self._fingerprint = Fingerprint("")
         self._kept = False
 
     async def begin(self) -> None:
@@ -70,7 +84,7 @@ class Hold:
         """
         await self._write()
 
-    async def bind(self, fingerprint: str) -> None:
+    async def bind(self, fingerprint: Fingerprint) -> None:
         """The body has come; from now on the key stands for the job, unless `release` is called.
 
         Raises:
@@ -99,7 +113,8 @@ class Hold:
 
     async def _write(self) -> None:
         async with self._writing:
-            entry = msgspec.json.encode(_Entry(self._job_id, self._fingerprint, timestamp()))
+            known_by = self._fingerprint
+            entry = msgspec.json.encode(_Entry(self._job_id, known_by.whole, timestamp(), known_by.by_digest))
             try:
                 self._sequence = await self._bus.store(self._subject, entry, expected=self._sequence)
             except WrongSequence:
@@ -178,7 +193,8 @@ class IdempotencyKeys:
         created = await self._log.creation(entry.job_id)
         if created is None:
             return None, found.sequence
-        return Earlier(entry.fingerprint, state if isinstance(state, Deleted) else created), found.sequence
+        fingerprint = Fingerprint(entry.fingerprint, entry.by_digest)
+        return Earlier(fingerprint, state if isinstance(state, Deleted) else created), found.sequence
 
 
 def _subject(client_id: str, key: str) -> str:

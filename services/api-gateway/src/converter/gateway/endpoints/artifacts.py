@@ -29,8 +29,7 @@ def artifact_answer(request: ApiRequest, store: ArtifactStore, artifact: Artifac
     headers = {"ETag": tag, "Cache-Control": "private, no-cache", "Accept-Ranges": "bytes"}
     if_match = combined(request.scope["headers"], b"if-match")
     if if_match is not None and not matches(if_match, tag):
-        message, hint = "The file is not the one that If-Match names.", "Get the file anew."
-        raise Refusal("precondition_failed", message, details={"hint": hint}, headers={"ETag": tag})
+        raise Refusal("precondition_failed", headers={"ETag": tag})
     if not_modified(combined(request.scope["headers"], b"if-none-match"), tag):
         return Response(b"", status_code=304, headers=headers)
     size_bytes = artifact.size_bytes

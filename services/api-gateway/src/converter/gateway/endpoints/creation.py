@@ -39,6 +39,7 @@ from converter.gateway.intake.model_part import UnusableModel
 from converter.gateway.intake.shelf import Nowhere
 from converter.gateway.intake.verdict import Verdict, unusable, verdict, warnings
 from converter.gateway.openapi.job_form import CREATE_JOB
+from converter.gateway.representation import job_resource
 from converter.gateway.uploads import UploadNotFound
 
 log = structlog.get_logger()
@@ -86,12 +87,13 @@ async def create_job(request: ApiRequest, gateway: Gateway) -> Response[bytes]:
             raise Refusal("idempotency_in_progress") from None
 
 
-async def created(
-    gateway: Gateway, caller: Caller, record: JobRecord, headers: dict[str, str] | None = None
-) -> Response[bytes]:
+async def created(gateway: Gateway, caller: Caller, record: JobRecord) -> Response[bytes]:
     """The answer to an order that has become a job."""
-    location = {"Location": f"{caller.jobs_path}/{record.job_id}"}
-    return json_answer(await current(gateway, caller, record), status_code=201, headers=location | (headers or {}))
+    return json_answer(await current(gateway, caller, record), status_code=201, headers=_location(caller, record))
+
+
+def _location(caller: Caller, record: JobRecord) -> dict[str, str]:
+    return {"Location": f"{caller.jobs_path}/{record.job_id}"}
 
 
 async def _judged(gateway: Gateway, order: _Order) -> Verdict:
@@ -119,7 +121,10 @@ async def _once(gateway: Gateway, order: _Order, key: str) -> Response[bytes]:
     """
     caller = order.caller
     if earlier := await gateway.idempotency_keys.earlier(caller.client_id, key):
-        return await created(gateway, caller, await _repeated(order, earlier), {"Idempotency-Replayed": "true"})
+        record = await _repeated(order, earlier)
+        # As the first answer, but for the job's place in the queue, which is not what it was.
+        shown = caller.shown(record, job_resource(record, None))
+        return json_answer(shown, status_code=201, headers=_location(caller, record) | {"Idempotency-Replayed": "true"})
     job_id = uuid7()
     async with gateway.idempotency_keys.held(caller.client_id, key, job_id) as hold:
         return await created(gateway, caller, await _new(gateway, order, job_id, hold))
@@ -132,7 +137,7 @@ async def _repeated(order: _Order, earlier: Earlier) -> JobRecord:
     any order. Headers cannot tell whether two forms are the same: the boundary differs from try to try, and with it the
     length and the `Content-Digest`.
     """
-    if await fingerprint(order.body, order.whatever_the_lock) != earlier.fingerprint:
+    if not earlier.fingerprint.matches(await fingerprint(order.body, order.whatever_the_lock)):
         raise Refusal("idempotency_mismatch")
     if not isinstance(earlier.job, JobRecord):
         message, hint = "The job that was created with this key has been deleted.", "Use a new key to create another."

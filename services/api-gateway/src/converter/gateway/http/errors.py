@@ -98,7 +98,7 @@ ERRORS: dict[str, ClientError] = {
     ),
     "link_expired": ClientError(410, "The download link is past its time.", "Ask for a new one."),
     "precondition_failed": ClientError(
-        412, "The job is not the one that If-Match names.", "Get the job, and decide again."
+        412, "What is there is not what If-Match names.", "Get it anew, and decide again."
     ),
     "file_too_large": ClientError(413, "A file is over its limit.", "Send at most details.limit_bytes."),
     "unknown_host": ClientError(

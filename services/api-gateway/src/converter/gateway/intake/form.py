@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import msgspec
 from msgspec import Struct
 from multipart import MultipartSegment
 
+from converter.common.idempotency import Fingerprint
 from converter.common.skim import Skimmed
 from converter.common.storage import Writer
 from converter.contracts.job import Model, ReferenceSet, StoredObject
@@ -55,7 +56,7 @@ class Arrived(Struct, frozen=True, kw_only=True):
     model: Model | None
     skimmed: Skimmed | None
     ref_images: ReferenceSet | None
-    fingerprint: str
+    fingerprint: Fingerprint
     """The same for the same fields and files, in whatever order they came."""
 
 
@@ -153,12 +154,13 @@ class Form:
             fingerprint=self._fingerprint(model, ref_images),
         )
 
-    def _fingerprint(self, model: Model | None, ref_images: ReferenceSet | None) -> str:
+    def _fingerprint(self, model: Model | None, ref_images: ReferenceSet | None) -> Fingerprint:
         files = [model and (model.filename, model.sha256), ref_images and ref_images.sha256]
         fields = dict(self._fields.texts)
+        whole = _digest(fields, files)
         if "model_sha256" in fields:
-            fields.pop("model_upload_id", None)  # the digest says which model it is, whatever upload brought it
-        return hashlib.sha256(msgspec.json.encode([sorted(fields.items()), files])).hexdigest()
+            fields.pop("model_upload_id", None)
+        return Fingerprint(whole, _digest(fields, files))
 
     async def _begin_model(self, filename: str) -> Part:
         if self._model is not None:
@@ -200,6 +202,10 @@ class _FieldPart:
 
     def _bad(self, message: str) -> Refusal:
         return bad_fields([*self._fields.problems(), FieldError(self._name, message)])
+
+
+def _digest(fields: Mapping[str, list[str]], files: Sequence[object]) -> str:
+    return hashlib.sha256(msgspec.json.encode([sorted(fields.items()), files])).hexdigest()
 
 
 async def _over(looking: asyncio.Task[None]) -> None:

@@ -14,6 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from multipart import MultipartError, MultipartSegment, PushMultipartParser
 
+from converter.common.idempotency import Fingerprint
 from converter.common.skim import Skimmed
 from converter.common.storage import StorageError
 from converter.common.unbroken import to_the_end
@@ -140,12 +141,12 @@ async def copied(request: JobRequest, order: JobOrder, *, shelf: Shelf, job_id: 
             file = await shelf.copy(ref_images, references_key(prefix), media_type="application/zip")
             files.stored.append(file)
             ref_images = replace(ref_images, object_key=file.object_key)
-        arrived = Arrived(order=order, model=model, skimmed=None, ref_images=ref_images, fingerprint="")
+        arrived = Arrived(order=order, model=model, skimmed=None, ref_images=ref_images, fingerprint=Fingerprint(""))
         files.inputs = Inputs(arrived, FoundModel(model, None))
         yield files.inputs
 
 
-async def fingerprint(body: FormBody, look_at_lock: LookAtLock) -> str:
+async def fingerprint(body: FormBody, look_at_lock: LookAtLock) -> Fingerprint:
     """The fingerprint of a form whose files are not kept.
 
     Raises:

@@ -118,7 +118,10 @@ HEADERS: dict[str, Header] = {
     "RateLimit-Reset": Header("Seconds until the next window.", _COUNT),
     "X-RateLimit-Limit": Header("As RateLimit-Limit.", _COUNT),
     "X-RateLimit-Remaining": Header("As RateLimit-Remaining.", _COUNT),
-    "Idempotency-Replayed": Header("`true`: the first request's answer, the job as created.", {"type": "string"}),
+    "Idempotency-Replayed": Header(
+        "`true`: the first request's answer, the job as it was created, without its place in the queue.",
+        {"type": "string"},
+    ),
     "Preference-Applied": Header("The preference that was followed (RFC 7240).", {"type": "string"}),
     "Content-Disposition": Header("The file's name.", {"type": "string"}),
     "Content-Range": Header("Which bytes these are.", {"type": "string"}),

@@ -8,6 +8,10 @@ move less with what else the machine does than those by the clock. Any answer bu
 The gateway checks the token (its signature once for as long as it is good), counts the request against the client's
 limit, looks at its copy of the job, sets 22 headers and writes a line of its log. The bare handler does none of that.
 CPU time of NATS is not counted: it is asked four times a second, however many requests there are.
+
+The ratio depends on the machine: one build had 0.69 on this and 0.82 (0.73 to 0.92) on another that calls its processor
+the same and does half as many requests again on either side. What the gateway does beside the bare handler is spread
+thinly: by py-spy no function has more than a few per cent.
 """
 
 from __future__ import annotations

@@ -6,8 +6,6 @@ Core, and the extensions creation, termination, expiration and checksum. A finis
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Iterator
 from contextlib import aclosing, contextmanager
@@ -20,17 +18,16 @@ from msgspec import Struct
 
 from converter.contracts.job import Timestamp, timestamp
 from converter.gateway.endpoints.jobs import ApiRequest
+from converter.gateway.endpoints.tus_headers import ALGORITHMS, checksum_in, filename_in, number_in
 from converter.gateway.gateway import Gateway
 from converter.gateway.http.answers import json_answer
 from converter.gateway.http.body import chunks
 from converter.gateway.http.errors import FieldError, Refusal, bad_fields
 from converter.gateway.http.headers import combined
 from converter.gateway.http.middleware import add_to_answer
-from converter.gateway.intake.form import base_name
 from converter.gateway.intake.references import too_large
 from converter.gateway.openapi.documentation import Answer, Body, Operation, Parameter
 from converter.gateway.uploads import (
-    Checksum,
     ChecksumMismatch,
     OffsetConflict,
     QuotaReached,
@@ -41,13 +38,9 @@ from converter.gateway.uploads import (
 
 VERSION = "1.0.0"
 EXTENSIONS = "creation,termination,expiration,checksum"
-ALGORITHMS = {"sha1": "sha1", "sha256": "sha256", "md5": "md5"}
 PATCH_TYPE = "application/offset+octet-stream"
-METADATA_MAX_CHARS = 4096
-UNNAMED = "model.onnx"
 _ROOT, _ONE = "/api/v1/uploads", "/api/v1/uploads/{upload_id:str}"
 _UPLOAD_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_NUMBER = re.compile(r"[0-9]{1,15}")
 
 _COUNT = {"type": "integer", "minimum": 0}
 _TUS = Parameter("Tus-Resumable", {"type": "string", "enum": [VERSION]}, "The protocol.", "header", required=True)
@@ -148,9 +141,9 @@ async def create_upload(request: ApiRequest, gateway: Gateway) -> Response[bytes
     """Begin a resumable upload of a model."""
     _speak_tus(request)
     problems: list[FieldError] = []
-    size_bytes = _number(request, "Upload-Length", problems)
+    size_bytes = number_in(request, "Upload-Length", problems)
     metadata = combined(request.scope["headers"], b"upload-metadata") or ""
-    filename = _filename(metadata, problems)
+    filename = filename_in(metadata, problems)
     if problems:
         raise bad_fields(problems)
     if size_bytes > gateway.limits.model_max_bytes:
@@ -235,7 +228,7 @@ async def append_to_upload(request: ApiRequest, gateway: Gateway, upload_id: str
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != PATCH_TYPE:
         raise Refusal("unsupported_media_type", details={"hint": f"Send {PATCH_TYPE}."})
     problems: list[FieldError] = []
-    offset, checksum = _number(request, "Upload-Offset", problems), _checksum(request, problems)
+    offset, checksum = number_in(request, "Upload-Offset", problems), checksum_in(request, problems)
     if problems:
         raise bad_fields(problems)
     announced_bytes = int(request.headers.get("content-length", "0"))
@@ -327,45 +320,3 @@ def _too_many(reached: QuotaReached, retry_after_s: int) -> Refusal:
 
 def _expiry(gateway: Gateway, upload: Upload) -> dict[str, str]:
     return {"Upload-Expires": format_datetime(gateway.uploads.expires_at(upload), usegmt=True)}
-
-
-def _number(request: ApiRequest, header: str, problems: list[FieldError]) -> int:
-    """The number that the header is; adds to `problems` when it is none."""
-    text = combined(request.scope["headers"], header.lower().encode()) or ""
-    if _NUMBER.fullmatch(text):
-        return int(text)
-    problems.append(FieldError(header, "missing or malformed; allowed: a whole number of bytes, once"))
-    return 0
-
-
-def _filename(text: str, problems: list[FieldError]) -> str:
-    """What the client calls its model, in `Upload-Metadata`: pairs of a key and base64, with commas between.
-
-    Adds to `problems` when it cannot be taken.
-    """
-    pairs = {key: value for key, _, value in (pair.strip().partition(" ") for pair in text.split(","))}
-    try:
-        if len(text) > METADATA_MAX_CHARS or not text.isascii() or not text.isprintable():
-            raise ValueError
-        name = base_name(base64.b64decode(pairs.get("filename", ""), validate=True).decode()) or UNNAMED
-    except ValueError:
-        allowed = f"keys with base64 values, at most {METADATA_MAX_CHARS} characters"
-        problems.append(FieldError("Upload-Metadata", f"malformed; allowed: {allowed}"))
-        return UNNAMED
-    if not name.lower().endswith(".onnx"):
-        problems.append(FieldError("Upload-Metadata", "the filename does not end with .onnx"))
-    return name
-
-
-def _checksum(request: ApiRequest, problems: list[FieldError]) -> Checksum | None:
-    """What the bytes are to be verified against, if that is sent; adds to `problems` when it cannot be read."""
-    text = combined(request.scope["headers"], b"upload-checksum")
-    if text is None:
-        return None
-    name, _, encoded = text.partition(" ")
-    try:
-        return Checksum(ALGORITHMS[name], base64.b64decode(encoded, validate=True))
-    except (KeyError, binascii.Error):
-        allowed = f"one of {', '.join(ALGORITHMS)}, a space, and base64"
-        problems.append(FieldError("Upload-Checksum", f"malformed; allowed: {allowed}"))
-        return None

@@ -29,7 +29,7 @@ USER_ID_PATTERN = "^[A-Za-z0-9._-]{1,128}$"
 _USER_ID = re.compile(USER_ID_PATTERN)
 _MAC_BYTES = 16
 _JOB_ID_BYTES = 16
-CURSOR = re.compile(r"[A-Za-z0-9_-]{43}")
+_CURSOR = re.compile(r"[A-Za-z0-9_-]{43}")
 """So many characters are both of them in base64."""
 
 
@@ -60,7 +60,7 @@ class JobQuery(Struct, frozen=True, kw_only=True):
         if cursor is not None:
             after = cursors.read(cursor, client_id, user_id or "", status)
             # What it is a cursor of cannot be told as long as that is bad.
-            if after is None and (not problems or not CURSOR.fullmatch(cursor)):
+            if after is None and (not problems or not _CURSOR.fullmatch(cursor)):
                 message = "not a cursor of this list; allowed: next_cursor of its last page"
                 problems.append(FieldError("cursor", message))
         if problems or user_id is None:
